@@ -1,0 +1,54 @@
+"""Scenes: what a closed window holds, as columns. The one form in which data reaches a network, live and in training.
+
+In: nothing. Out: `Scenes`, made by `stream_app.windows`. Remembers: nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+I32, I64, F32, F64, Bool = (
+    NDArray[np.int32],
+    NDArray[np.int64],
+    NDArray[np.float32],
+    NDArray[np.float64],
+    NDArray[np.bool_],
+)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """`w` closed windows of any number of entities, and the `n` samples they hold, each sample once.
+
+    Windows are sorted by (entity, order of closing). Samples are sorted by (entity, t_us, sensor) for sensors and by
+    (entity, order of arrival) for tokens, so window `i` holds exactly the rows `first[i]:last[i]`, and windows that
+    overlap share rows. Windows without any sample do not exist.
+    """
+
+    # one per window
+    entity: I32  # the entity's slot (see stream_app.keys); windows of one entity are neighbours
+    start_us: I64  # half-open [start_us, end_us) of event time; for tokens the times of the first and last token
+    end_us: I64
+    position: I64  # index in the session of the window's first token; 0 for windows of time
+    first: I64  # rows of the samples, half-open
+    last: I64
+    first_offset: I64  # smallest and largest offset of the records that the samples came in; -1 where there are none
+    last_offset: I64
+    ended: Bool  # the entity's last window: its session is known to be over (tokens: the end is part of the sequence)
+
+    # one per sample
+    sensor: I32  # index in the detector's list of sensors; 0 for tokens
+    t_us: I64
+    value: F64  # in the sensor's own unit, NaN where missing; for tokens the id in the vocabulary
+
+    def __len__(self) -> int:
+        return len(self.entity)
+
+
+def no_scenes() -> Scenes:
+    """Zero windows and zero samples: what an empty batch gives."""
+    i32, i64 = np.empty(0, np.int32), np.empty(0, np.int64)
+    return Scenes(i32, i64, i64, i64, i64, i64, i64, i64, np.empty(0, bool), i32, i64, np.empty(0))

@@ -1,0 +1,203 @@
+"""The configuration of a detector: one YAML file, every value checked, every default with a reason.
+
+In: a file and the environment (TAILRACE_BROKERS, TAILRACE_SECURITY__SASL__PASSWORD, ... and *_FILE for secrets).
+Out: `Config`, frozen. Remembers: nothing. An unknown key is an error, since a misspelt setting is a silent default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from stream_app.errors import ConfigurationError
+
+_UNITS_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)\s*$")
+_COUNT = re.compile(r"^\s*(\d+)\s*tokens?\s*$")
+
+
+def duration_us(text: str | int | float) -> int:
+    """Microseconds of "250ms", "60s", "5m", "1h", "7d"; a plain number is seconds.
+
+    >>> duration_us("1.5s"), duration_us(2)
+    (1500000, 2000000)
+    """
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        return int(text * 1_000_000)
+    if match := _DURATION.match(str(text)):
+        return int(float(match[1]) * _UNITS_US[match[2]])
+    raise ValueError(f"{text!r} is not a duration; write 250ms, 60s, 5m, 1h or 7d")
+
+
+def _extent(text: str | int | float) -> str | int:
+    """A window's extent: microseconds, or the text of a count of tokens."""
+    return str(text) if isinstance(text, str) and _COUNT.match(text) else duration_us(text)
+
+
+Duration = Annotated[int, BeforeValidator(duration_us)]
+Extent = Annotated[int | str, BeforeValidator(_extent)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Section):
+    topic: str
+    default_entity: str | None = None  # for records without a key; without it they are dead letters
+    dead_letters: str | None = None  # default <topic>-dlt
+
+    @property
+    def dead_letter_topic(self) -> str:
+        return self.dead_letters or f"{self.topic}-dlt"
+
+
+class Windows(Section):
+    """length and stride come from the bundle where they are not given."""
+
+    length: Extent | None = None
+    stride: Extent | None = None
+    lateness: Duration = 5_000_000
+    idle: Duration = 300_000_000
+    max_ahead: Duration = 3_600_000_000  # one hour: generous to clocks, but a clock in the wrong unit is far outside
+    max_behind: Duration = 20 * 365 * 86_400_000_000  # refuses seconds taken for milliseconds, and zero
+
+
+class Alarms(Section):
+    """How many false alarms are allowed: per entity and period, or as a risk per window."""
+
+    at_most: float | None = Field(None, gt=0)
+    per: Literal["day", "week"] = "week"
+    risk: float | None = Field(None, gt=0, lt=0.5)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Alarms:
+        if self.at_most is not None and self.risk is not None:
+            raise ValueError("give at_most (with per) or risk, not both")
+        return self
+
+
+class Topics(Section):
+    alerts: str = "alerts"
+    scores: str | None = "scores"  # null: scores are not published
+    drift: str = "drift"
+    models: str = "models"
+    control: str = "control"
+    feedback: str = "feedback"
+
+
+class Limits(Section):
+    """Every buffer's bound. What a bound refuses is counted."""
+
+    record_bytes: int = 1_000_000
+    samples_per_record: int = 100_000
+    sensors: int = 1_000
+    tokens: int = 100_000  # distinct
+    entities: int = 250_000  # in memory, per partition; beyond it the least recently seen are closed
+    pending_samples: int = 20_000_000  # in open windows, per partition
+
+
+class Sasl(Section):
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    username: str
+    password: SecretStr
+
+
+class Tls(Section):
+    ca: Path | None = None  # PEM; the system's where not given
+    certificate: Path | None = None
+    key: Path | None = None
+    check_hostname: bool = True
+
+
+class Security(Section):
+    sasl: Sasl | None = None
+    tls: Tls | None = None
+    allow_insecure: bool = False  # SASL without TLS sends passwords in clear
+
+    @model_validator(mode="after")
+    def _no_clear_passwords(self) -> Security:
+        if self.sasl and not self.tls and not self.allow_insecure:
+            raise ValueError("sasl without tls sends the password in clear; add tls: {} or allow_insecure: true")
+        return self
+
+
+class Worker(Section):
+    instance_id: str | None = None  # static membership: a restart within the session time-out moves no partition
+    session_timeout: Duration = 10_000_000
+    checkpoint: Duration = 3_000_000
+    stuck_after: Duration = 120_000_000  # without progress while there is lag: the watchdog ends the process
+    grace: Duration = 25_000_000  # for draining after SIGTERM
+    max_poll_records: int = 20_000
+    http_host: str = "127.0.0.1"
+    http_port: int | None = 8370  # null: no server
+    threads: int = 1  # of torch
+
+
+class Config(Section):
+    """Everything about one detector. `sources` alone has no default."""
+
+    detector: str = "tailrace"
+    group: str | None = None
+    brokers: str = "localhost:9092"
+    security: Security = Security()
+    sources: tuple[Source, ...] = Field(min_length=1)
+    windows: Windows = Windows()
+    alarms: Alarms = Alarms()
+    model: str | None = None
+    topics: Topics = Topics()
+    limits: Limits = Limits()
+    worker: Worker = Worker()
+
+    @property
+    def group_id(self) -> str:
+        return self.group or self.detector
+
+
+def load(path: Path) -> Config:
+    """The configuration in a YAML file, overridden by the environment.
+
+    Raises ConfigurationError with one line per wrong value, naming its place in the file.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as problem:
+        raise ConfigurationError(f"{path}: {problem.strerror}; write one, or see `tailrace config schema`") from problem
+    except yaml.YAMLError as problem:
+        raise ConfigurationError(f"{path} is not YAML: {problem}") from problem
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{path} holds no settings; it needs at least `sources: [{{topic: NAME}}]`")
+    return parse(_with_environment(data), str(path))
+
+
+def parse(data: dict[str, Any], where: str = "configuration") -> Config:
+    """Checks plain data against the types. Raises ConfigurationError."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as problem:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in problem.errors(include_input=False)]
+        raise ConfigurationError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _with_environment(data: dict[str, Any]) -> dict[str, Any]:
+    """TAILRACE_A__B=v sets a.b; TAILRACE_A__B_FILE=path sets it to the file's content, for secrets."""
+    merged = dict(data)
+    for name, value in os.environ.items():
+        if not name.startswith("TAILRACE_"):
+            continue
+        *path, leaf = name.removeprefix("TAILRACE_").lower().split("__")
+        if leaf.endswith("_file"):
+            leaf, value = leaf.removesuffix("_file"), Path(value).read_text().strip()
+        if (path[0] if path else leaf) not in Config.model_fields:
+            continue
+        section = merged
+        for part in path:
+            section[part] = dict(section.get(part) or {})
+            section = section[part]
+        section[leaf] = value
+    return merged
