@@ -18,7 +18,7 @@ from models.scenes import F32, F64, I32, I64, Scenes
 
 @dataclass(frozen=True)
 class WindowSpec:
-    """How the stream is cut for a detector. Windows of time give `length_us` and `stride_us`, of tokens the two counts."""
+    """How the stream is cut: windows of time give `length_us` and `stride_us`, windows of tokens the two counts."""
 
     length_us: int = 0
     stride_us: int = 0
@@ -66,7 +66,7 @@ class Scored:
 
 
 class Detector(Protocol):
-    """A fitted, frozen detector: scaler, networks, clusters and score scale of one bundle. A pure function of its input.
+    """A fitted, frozen detector: all of one bundle. A pure function of its input.
 
     Laws (tested for every detector): scores do not depend on how windows are batched over calls, given that each
     entity's windows come in order and its carry is handed on; an entity's scores do not depend on other entities in the
@@ -81,7 +81,7 @@ class Detector(Protocol):
     part_names: tuple[str, ...]
     cluster_names: dict[int, str]
     carry_initial: NDArray[np.void]  # shape [1], structured dtype without objects: the state of an entity never seen
-    tail: dict[str, Any]  # what training fitted for stream_app.threshold: the population's tail, as plain numbers and arrays
+    tail: dict[str, Any]  # what training fitted for stream_app.threshold: the population's tail, numbers and arrays
     risk: float  # default risk per window, chosen at training from the alarm budget and the data
 
     def score(self, scenes: Scenes, carry: NDArray[np.void]) -> Scored:

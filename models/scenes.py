@@ -10,13 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-I32, I64, F32, F64, Bool = (
-    NDArray[np.int32],
-    NDArray[np.int64],
-    NDArray[np.float32],
-    NDArray[np.float64],
-    NDArray[np.bool_],
-)
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from stream_app.errors import ConfigurationError
 
-_UNITS_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+_HOUR_US = 3_600_000_000
+_UNITS_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000}
+_UNITS_US |= {"h": _HOUR_US, "d": 24 * _HOUR_US, "w": 7 * 24 * _HOUR_US}
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)\s*$")
 _COUNT = re.compile(r"^\s*(\d+)\s*tokens?\s*$")
 
@@ -71,9 +73,9 @@ class Windows(Section):
 class Alarms(Section):
     """How many false alarms are allowed: per entity and period, or as a risk per window."""
 
-    at_most: float | None = Field(None, gt=0)
+    at_most: float | None = Field(default=None, gt=0)
     per: Literal["day", "week"] = "week"
-    risk: float | None = Field(None, gt=0, lt=0.5)
+    risk: float | None = Field(default=None, gt=0, lt=0.5)
 
     @model_validator(mode="after")
     def _one_way(self) -> Alarms:

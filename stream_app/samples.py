@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.scenes import Bool, F64, I32, I64
+from models.scenes import F64, I32, I64, Bool
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -60,7 +60,7 @@ def no_samples() -> Samples:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A record that can't be used, or the part of it that can't; travels to `<source>-dlt` with the record unchanged."""
+    """A record, or a part of it, that can't be used; travels to `<source>-dlt` with the record unchanged."""
 
     index: int  # of the record in its RawBatch
     reason: str  # one of stream_app.records.Reason
@@ -70,7 +70,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What `stream_app.records` makes of a RawBatch: `n_read` = samples (ends not counted) + dead letters' n_samples."""
+    """What `stream_app.records` makes of a RawBatch. Samples read: rows without `end`, and the dead letters' n_samples."""
 
     samples: Samples
     dead_letters: tuple[DeadLetter, ...] = field(default=())

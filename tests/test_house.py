@@ -20,7 +20,7 @@ DOORS = {
     "torch": {"models/", "training/"},
     "hdbscan": {"models/clusters.py", "training/"},
     "river": {"stream_app/drift.py"},
-    "msgspec": {"stream_app/records.py"},
+    "msgspec": {"stream_app/records.py", "stream_app/checkpoint.py", "stream_app/schemas.py"},
     "noida_db": {"stream_app/broker.py", "stream_app/embedded.py"},
 }
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
