@@ -70,7 +70,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What `stream_app.records` makes of a RawBatch. Samples read: rows without `end`, and the dead letters' n_samples."""
+    """What `stream_app.records` makes of a RawBatch. Read: rows without `end`, and the dead letters' n_samples."""
 
     samples: Samples
     dead_letters: tuple[DeadLetter, ...] = field(default=())
