@@ -1,0 +1,46 @@
+"""Brokers for the tests: Apache Kafka, real, started once per session; and names that no other test uses."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from stream_app.local_kafka.cluster import KafkaCluster
+from stream_app.topics import create_topics
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaCluster]:
+    """One node of Apache Kafka with a plain and a SASL_SSL listener, shared by the session: don't kill it."""
+    with KafkaCluster(nodes=1, secure=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def kafka3() -> Iterator[KafkaCluster]:
+    """Three nodes of Apache Kafka; a test that kills or pauses one starts or resumes it before it ends."""
+    with KafkaCluster(nodes=3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def unique_name(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Makes names for topics, groups and detectors that no other test and no earlier run has used."""
+    test = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:60]
+    run = uuid.uuid4().hex[:8]
+    return lambda name: f"{name}-{test}-{run}"
+
+
+@pytest.fixture
+def new_topic(kafka: KafkaCluster, unique_name: Callable[[str], str]) -> Callable[..., str]:
+    """Creates a topic of its own for the test on the single node, and gives its name."""
+
+    def create(name: str = "topic", partitions: int = 1, *, compacted: bool = False) -> str:
+        topic = unique_name(name)
+        create_topics(kafka.bootstrap, {topic: partitions}, compacted=[topic] if compacted else [])
+        return topic
+
+    return create
