@@ -32,6 +32,7 @@ class Keys:
         self._slot_of: dict[bytes, int] = {}
         self._key_of: list[bytes | None] = [None] * FIRST_CAPACITY
         self._free = list(range(FIRST_CAPACITY - 1, -1, -1))
+        self._born: list[int] = []
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -53,6 +54,11 @@ class Keys:
                     self._add(key)
             found = [slot_of[key] for key in keys]
         return np.array(found, np.int32)
+
+    def take_born(self) -> list[int]:
+        """The slots given out since the last call, so that the caller can put earlier state into them."""
+        born, self._born = self._born, []
+        return born
 
     def name(self, slot: int) -> str:
         """The entity's name. The key of a live slot is UTF-8: records refuses others."""
@@ -103,6 +109,7 @@ class Keys:
             self._grow()
         slot = self._free.pop()
         self._slot_of[key], self._key_of[slot] = slot, key
+        self._born.append(slot)
         return slot
 
     def _grow(self) -> None:
