@@ -1,0 +1,96 @@
+"""Training data as columns: what was read, before anything is fitted to it.
+
+In: columns of samples of any number of entities. Out: `Dataset`, sorted, and its `Scenes`. Remembers: nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.detector import WindowSpec
+from models.scenes import F64, I32, I64, Scenes
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples of sensors or of tokens. Rows are sorted by (entity, t_us, sensor), tokens by (entity, order of arrival)."""
+
+    kind: str  # "sensors" or "tokens"
+    entities: tuple[str, ...]  # names, index = entity
+    sensors: tuple[str, ...]  # names, index = sensor; ("token",) for tokens
+    vocabulary: dict[str, int]  # tokens' ids; empty for sensors
+    entity: I32
+    sensor: I32  # 0 for tokens
+    t_us: I64
+    value: F64  # NaN: missing; for tokens the id in the vocabulary
+
+    def __len__(self) -> int:
+        return len(self.entity)
+
+    def bounds(self) -> I64:
+        """Rows of entity e are bounds[e]:bounds[e + 1]. [number of entities + 1]"""
+        return np.searchsorted(self.entity, np.arange(len(self.entities) + 1)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Unsorted samples with names in place of indices, as a file or a topic gives them."""
+
+    entity: Sequence[str] | np.ndarray[tuple[int], np.dtype[np.object_]]
+    sensor: Sequence[str] | np.ndarray[tuple[int], np.dtype[np.object_]]
+    t_us: I64
+    value: F64
+
+
+def sensor_dataset(columns: Columns) -> Dataset:
+    """Sorted by (entity, time, sensor); of samples repeated at one time the first stands. Infinite values are missing."""
+    entities, entity = np.unique(np.asarray(columns.entity, object).astype(str), return_inverse=True)
+    sensors, sensor = np.unique(np.asarray(columns.sensor, object).astype(str), return_inverse=True)
+    return from_indices(tuple(map(str, entities)), tuple(map(str, sensors)), (entity, sensor, columns.t_us, columns.value))
+
+
+def from_indices(
+    entities: tuple[str, ...], sensors: tuple[str, ...], columns: tuple[I64, I64, I64, F64]
+) -> Dataset:
+    """As `sensor_dataset`, of columns (entity, sensor, t_us, value) that already hold indices."""
+    entity, sensor, t_us, value = (np.asarray(column) for column in columns)
+    order = np.lexsort((sensor, t_us, entity))
+    entity, sensor, t_us, value = entity[order], sensor[order], t_us[order], value[order].astype(np.float64)
+    again = (np.diff(entity) == 0) & (np.diff(t_us) == 0) & (np.diff(sensor) == 0)
+    keep = np.concatenate([np.ones(min(1, len(entity)), bool), ~again])
+    value = np.where(np.isfinite(value), value, np.nan)[keep]
+    return Dataset(
+        "sensors", entities, sensors, {}, entity[keep].astype(np.int32), sensor[keep].astype(np.int32),
+        t_us[keep].astype(np.int64), value,
+    )  # fmt: skip
+
+
+def cut(data: Dataset, spec: WindowSpec) -> Scenes:
+    """All windows of time of all entities, aligned to the epoch, by closing. Windows without a sample do not exist."""
+    bounds = data.bounds()
+    parts = [_cut_entity(data.t_us[a:b], spec, int(a)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    counts = [len(end) for end, _, _ in parts]
+    entity = np.repeat(np.arange(len(parts), dtype=np.int32), counts)
+    end, first, last = (np.concatenate([part[i] for part in parts] or [np.empty(0, np.int64)]) for i in range(3))
+    none = np.full(len(end), -1, np.int64)
+    ended = np.zeros(len(end), bool)
+    ended[np.cumsum(counts)[np.array(counts) > 0] - 1 if len(counts) else []] = True
+    return Scenes(
+        entity, end - spec.length_us, end, np.zeros(len(end), np.int64), first, last, none, none, ended,
+        data.sensor, data.t_us, data.value,
+    )  # fmt: skip
+
+
+def _cut_entity(t_us: I64, spec: WindowSpec, offset: int) -> tuple[I64, I64, I64]:
+    """End and rows [first, last) of the windows of one entity's sorted times."""
+    if not len(t_us):
+        return (np.empty(0, np.int64),) * 3
+    stride, length = spec.stride_us, spec.length_us
+    start = (t_us[0] - length) // stride * stride + stride
+    end = np.arange(start, t_us[-1] + 1, stride, dtype=np.int64) + length
+    first, last = np.searchsorted(t_us, end - length), np.searchsorted(t_us, end)
+    some = last > first
+    return end[some], first[some] + offset, last[some] + offset
