@@ -136,5 +136,5 @@ def test_missing_java_and_maven_are_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_nobody_answering_is_a_plain_error() -> None:
-    with pytest.raises(BrokerUnreachable, match="127.0.0.1:1 does not answer"):
+    with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1:1 does not answer"):
         partition_counts("127.0.0.1:1", [])

@@ -77,7 +77,7 @@ def fetch_jars(pom_name: str = BROKER_POM) -> Path:
     """
     pom = find_pom(pom_name)
     digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
-    target = cache_directory() / f"jars-{pom.name.removesuffix('.xml')}-{digest}"
+    target = cache_directory() / f"kafka-{pom.stem.replace('.', '-')}-{digest}"
     if target.is_dir():
         return target
     with locked(target.with_suffix(".lock")):
