@@ -1,0 +1,223 @@
+"""Bundle: everything fitted for one detector, frozen in one folder: `manifest.json` and two safetensors files.
+
+In: a folder. Out: a `Detector` that has reproduced its golden scores, or `BundleProblem`. Remembers: nothing.
+Opening executes nothing that the bundle brings: JSON and flat arrays only. What is checked, in order: kind of file and
+size, digest of the manifest, digests of the files, names, shapes, dtypes, finiteness, the kind's own layout, golden scores.
+
+A kind's module (`models.sensors`, `models.tokens`) provides
+    layout(settings) -> {array name: (shape, dtype name)}      raises KeyError, TypeError, ValueError on wrong settings
+    open_bundle(bundle) -> Detector
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.detector import Detector
+from models.scenes import F64, Scenes
+
+SCHEMA_VERSION = 1
+KINDS = {"sensors": "models.sensors", "tokens": "models.tokens"}
+MANIFEST, ARRAYS, GOLDEN = "manifest.json", "arrays.safetensors", "golden.safetensors"
+MANIFEST_BYTES_MAX = 16 << 20  # a vocabulary of 100,000 tokens takes about 3 MB
+FILE_BYTES_MAX = 1 << 30
+GOLDEN_TOLERANCE = 1e-5  # relative to the score, and absolute below 1
+TAIL = "tail/"  # prefix of the arrays in `Bundle.tail`
+
+Arrays = dict[str, NDArray[Any]]
+Layout = Mapping[str, tuple[tuple[int, ...], str]]
+
+
+class BundleProblem(ValueError):
+    """A bundle that is not what it says it is. What to do: publish it again from its source."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A few windows and the scores they gave when the bundle was written."""
+
+    scenes: Scenes
+    scores: F64  # [w]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What is written and read. `settings` is JSON and holds the seed; `lineage` says what it was trained on."""
+
+    kind: str
+    settings: dict[str, Any]
+    arrays: Arrays
+    golden: Golden
+    tail: dict[str, Any] = field(default_factory=dict)  # numbers, texts and arrays
+    lineage: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""  # "sha256:..." of the manifest; set by `write` and `read`
+
+
+def write(folder: Path, bundle: Bundle) -> str:
+    """Writes the bundle into a folder, which is made, and returns its digest. Files of an older bundle are replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tail_arrays = {TAIL + name: value for name, value in bundle.tail.items() if isinstance(value, np.ndarray)}
+    arrays = {**bundle.arrays, **tail_arrays}
+    golden = {f.name: getattr(bundle.golden.scenes, f.name) for f in dataclasses.fields(Scenes)}
+    packed = {ARRAYS: _packed(arrays), GOLDEN: _packed({**golden, "scores": bundle.golden.scores})}
+    for name, data in packed.items():
+        (folder / name).write_bytes(data)
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": bundle.kind,
+        "settings": bundle.settings,
+        "tail": {name: value for name, value in bundle.tail.items() if not isinstance(value, np.ndarray)},
+        "lineage": bundle.lineage,
+        "arrays": {name: [list(a.shape), str(a.dtype)] for name, a in sorted(arrays.items())},
+        "files": {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in packed.items()},
+    }
+    digest = _digest(manifest)
+    text = json.dumps({**manifest, "digest": digest}, indent=1, allow_nan=False, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    return digest
+
+
+def read(folder: Path, digest: str | None = None) -> Bundle:
+    """The verified content of a folder, not yet opened as a detector. `digest`: what the bundle must be, where known.
+
+    Raises BundleProblem that names the file and what was expected.
+    """
+    manifest = _manifest(folder)
+    if digest is not None and manifest["digest"] != digest:
+        raise BundleProblem(f"{folder} holds {manifest['digest']}, not {digest}")
+    arrays, golden = (_unpacked(folder, name, manifest) for name in (ARRAYS, GOLDEN))
+    declared = {name: (tuple(shape), kind) for name, (shape, kind) in manifest["arrays"].items()}
+    check_layout(arrays, declared)
+    _check_finite(arrays)
+    scores = golden.pop("scores", np.empty(0))
+    tail = dict(manifest["tail"]) | {n.removeprefix(TAIL): a for n, a in arrays.items() if n.startswith(TAIL)}
+    own = {name: array for name, array in arrays.items() if not name.startswith(TAIL)}
+    parts = (manifest["settings"], own, Golden(_scenes(golden), scores), tail, manifest["lineage"], manifest["digest"])
+    return Bundle(manifest["kind"], *parts)
+
+
+def open_detector(folder: Path, digest: str | None = None) -> Detector:
+    """The detector in a folder, checked down to its golden scores. Raises BundleProblem."""
+    bundle = read(folder, digest)
+    module = importlib.import_module(KINDS[bundle.kind])
+    try:
+        check_layout(bundle.arrays, module.layout(bundle.settings))
+        detector: Detector = module.open_bundle(bundle)
+        golden = golden_of(detector, bundle.golden.scenes)
+    except (KeyError, TypeError, IndexError, ValueError) as problem:
+        raise BundleProblem(f"{folder / MANIFEST} does not describe a detector of {bundle.kind}: {problem!r}") from None
+    _check_golden(golden.scores, bundle.golden.scores)
+    return detector
+
+
+def golden_of(detector: Detector, scenes: Scenes) -> Golden:
+    """What a detector says of windows of entities that it has never seen."""
+    carry = np.repeat(detector.carry_initial, len(np.unique(scenes.entity)))
+    return Golden(scenes, detector.score(scenes, carry).score)
+
+
+def check_layout(arrays: Arrays, layout: Layout) -> None:
+    """Raises BundleProblem unless the arrays are exactly those named, each of its shape and dtype."""
+    for name in sorted(set(arrays) | set(layout)):
+        if name not in arrays:
+            raise BundleProblem(f"array {name} is missing")
+        if name not in layout:
+            raise BundleProblem(f"array {name} is not part of such a bundle")
+        got = tuple(arrays[name].shape), str(arrays[name].dtype)
+        if got != (tuple(layout[name][0]), layout[name][1]):
+            raise BundleProblem(f"array {name} is {got[1]}{list(got[0])} where {layout[name]} was expected")
+
+
+def _check_finite(arrays: Arrays) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BundleProblem(f"array {name} holds {np.count_nonzero(~np.isfinite(array))} values that are not finite")
+
+
+def _check_golden(got: F64, stored: F64) -> None:
+    if got.shape != stored.shape or not np.isfinite(stored).all():
+        raise BundleProblem(f"{len(got)} golden windows where {len(stored)} finite scores are stored")
+    gap = np.abs(got - stored) / np.maximum(1, np.abs(stored))
+    worst = float(np.max(gap, initial=0.0))
+    if not worst <= GOLDEN_TOLERANCE:
+        raise BundleProblem(
+            f"the golden scores are missed by {worst:.1e} where {GOLDEN_TOLERANCE:.0e} is allowed: "
+            "this installation does not compute what the bundle was trained with"
+        )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    data = _bytes(folder / MANIFEST, MANIFEST_BYTES_MAX)
+    try:
+        manifest = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as problem:
+        raise BundleProblem(f"{folder / MANIFEST} is not JSON: {problem}") from None
+    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
+        raise BundleProblem(f"{folder / MANIFEST} is not a bundle of schema version {SCHEMA_VERSION}")
+    if manifest.get("kind") not in KINDS:
+        raise BundleProblem(f"{folder / MANIFEST} is of kind {manifest.get('kind')!r}; known are {', '.join(KINDS)}")
+    if manifest.get("digest") != _digest({name: value for name, value in manifest.items() if name != "digest"}):
+        raise BundleProblem(f"{folder / MANIFEST} was changed after it was written: its digest is another")
+    return manifest
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _bytes(path: Path, limit: int) -> bytes:
+    """A regular file's content, its size checked before it is read."""
+    if path.is_symlink() or not path.is_file():
+        raise BundleProblem(f"{path} is missing or is not a regular file")
+    if (size := path.stat().st_size) > limit:
+        raise BundleProblem(f"{path} has {size} bytes where {limit} are allowed")
+    return path.read_bytes()
+
+
+def _packed(arrays: Arrays) -> bytes:
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+
+
+def _unpacked(folder: Path, name: str, manifest: dict[str, Any]) -> Arrays:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    declared = manifest["files"].get(name, {})
+    data = _bytes(folder / name, min(FILE_BYTES_MAX, int(declared.get("bytes", 0))))
+    if hashlib.sha256(data).hexdigest() != declared.get("sha256"):
+        raise BundleProblem(f"{folder / name} is not the file that the manifest names: its digest is another")
+    try:
+        return dict(load(data))
+    except (SafetensorError, ValueError, KeyError) as problem:
+        raise BundleProblem(f"{folder / name} is not a safetensors file: {problem}") from None
+
+
+def _scenes(columns: Arrays) -> Scenes:
+    """Checked: what the columns index must exist, or scoring would read outside of them."""
+    names = [f.name for f in dataclasses.fields(Scenes)]
+    if sorted(columns) != sorted(names):
+        raise BundleProblem(f"{GOLDEN} holds {sorted(columns)} where {sorted(names)} were expected")
+    scenes = Scenes(**columns)
+    rows, windows = len(scenes.t_us), len(scenes.entity)
+    lengths = {len(columns[n]) == (rows if n in ("sensor", "t_us", "value") else windows) for n in names}
+    inside = (scenes.first >= 0).all() and (scenes.last <= rows).all() and (scenes.first < scenes.last).all()
+    if lengths != {True} or not inside:
+        raise BundleProblem(f"{GOLDEN} holds windows of samples that it does not hold")
+    return scenes
