@@ -5,9 +5,57 @@ In: the command line. Out: data on stdout, everything else on stderr, an exit co
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from stream_app.cli import app, run
+from stream_app.cli_output import note, rows, say
+from stream_app.errors import UsageError
+
+DEVICES = ("auto", "cpu", "cuda")
 
 
 def main() -> None:
     """The console script."""
     run(app)
+
+
+@app.command(epilog="Example: tailrace train --input pump.parquet --out bundles/pump --budget 2m")
+def train(
+    source: Annotated[str, typer.Option("--input", help="A file, or a topic: kafka://NAME.")],
+    out: Annotated[Path, typer.Option(help="The bundle: a folder that is not there yet, or a bundle to replace.")],
+    config: Annotated[Path | None, typer.Option(help="Windows and alarms; brokers for a topic.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Leave out what is earlier; RFC 3339 or epoch ms.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Leave out what is not earlier.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and data give the same bundle.")] = 0,
+    budget: Annotated[str | None, typer.Option(help="Time for training, such as 90s or 2m.")] = None,
+    device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """Looks at the data, fits a detector to it, and writes the bundle."""
+    from training.train import Order, train
+
+    if device not in DEVICES:
+        raise UsageError(f"--device is one of {', '.join(DEVICES)}, not {device}")
+    made = train(Order(source, out, config, start, until, seed, budget, device))
+    if as_json:
+        rows([], made.facts, as_json=True)
+        return
+    for line in made.choices:
+        note(line)
+    say(str(out))
+
+
+@app.command(epilog="Example: tailrace demo --real")
+def demo(
+    real: Annotated[bool, typer.Option("--real", help="On a real series: water flow through a pipe.")] = False,
+    keep: Annotated[Path | None, typer.Option(help="Keep data, bundles and logs in this folder.")] = None,
+) -> None:
+    """Everything on an embedded broker: a fleet, its detectors, faults, and the alerts as they come."""
+    from training.demo import run_demo
+
+    run_demo(real=real, folder=keep)
