@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ from stream_app.broker import broker_status, start_broker, stop_broker
 from stream_app.errors import BrokerUnreachable, ConfigurationError
 from stream_app.local_kafka.cluster import KafkaCluster
 from stream_app.local_kafka.jars import ToolMissing, fetch_jars
-from stream_app.topics import create_topics, partition_counts
+from stream_app.topics import ask_cluster, create_topics, partition_counts
 
 
 def _send_and_read(bootstrap: str, topic: str, values: list[bytes], **security: object) -> list[bytes]:
@@ -30,6 +32,12 @@ def _send_and_read(bootstrap: str, topic: str, values: list[bytes], **security: 
             return [(await asyncio.wait_for(reader.getone(), 20)).value for _ in values]
 
     return asyncio.run(work())
+
+
+def _living_nodes(bootstrap: str) -> set[int]:
+    # A short limit: a paused node takes connections and never answers.
+    cluster = ask_cluster(bootstrap, lambda admin: admin.describe_cluster(), request_timeout_ms=2000)
+    return {broker["node_id"] for broker in cluster["brokers"]}
 
 
 @pytest.mark.kafka
@@ -90,6 +98,25 @@ def test_one_of_three_nodes_is_killed_and_comes_back(kafka3: KafkaCluster, uniqu
 
 
 @pytest.mark.kafka
+def test_paused_node_is_given_up_by_the_others_and_comes_back(
+    kafka3: KafkaCluster, unique_name: Callable[[str], str]
+) -> None:
+    topic = unique_name("paused")
+    create_topics(kafka3.bootstrap, {topic: 3})
+    awake = kafka3.bootstrap.rpartition(",")[0]
+    kafka3.pause(3)
+    try:
+        assert kafka3.processes()[3].pid is not None
+        while 3 in _living_nodes(awake):
+            time.sleep(0.2)
+        assert sorted(_send_and_read(awake, topic, [b"a", b"b", b"c"])) == [b"a", b"b", b"c"]
+    finally:
+        kafka3.resume(3)
+    while 3 not in _living_nodes(awake):
+        time.sleep(0.2)
+
+
+@pytest.mark.kafka
 def test_status_follows_start_crash_restart_and_stop_of_apache_kafka(tmp_path: Path) -> None:
     assert broker_status(directory=tmp_path).state == "absent"
     started = start_broker("kafka", directory=tmp_path)
@@ -117,6 +144,16 @@ def test_embedded_broker_starts_answers_and_keeps_its_topics_over_a_stop(tmp_pat
             start_broker("kafka", directory=tmp_path)
     finally:
         stop_broker(directory=tmp_path)
+
+
+def test_broker_outlives_the_process_that_started_it(tmp_path: Path) -> None:
+    pytest.importorskip("noida_db", reason="the embedded broker is an extra")
+    starting = "import pathlib, sys, stream_app.broker as b; b.start_broker(directory=pathlib.Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", starting, str(tmp_path)], check=True)
+    running = broker_status(directory=tmp_path)
+    assert running.state == "running"
+    assert partition_counts(running.bootstrap, []) == {}
+    assert stop_broker(directory=tmp_path).state == "stopped"
 
 
 def test_two_nodes_are_refused(tmp_path: Path) -> None:
