@@ -1,33 +1,23 @@
-"""How a command reaches Kafka: from the configuration, an option, the environment, or the local broker.
+"""How a command reaches Kafka: by the detector's configuration, or with none by an option or the environment.
 
-In: options. Out: `Connection`. Remembers: nothing.
+In: options. Out: `Config`. Remembers: nothing.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from stream_app.config import Config, load, parse
 
 
-@dataclass(frozen=True)
-class Connection:
-    """Where the brokers are, and the configuration that says how to talk to them."""
-
-    brokers: str
-    config: Config | None = None
-    security: dict[str, Any] = field(default_factory=dict)  # keyword arguments of aiokafka
-
-
-def connection(config_file: Path | None, brokers: str | None) -> Connection:
-    """The option wins over the file, the file over TAILRACE_BROKERS; with none of them it is localhost:9092."""
-    from stream_app.security import client_options
-
-    if config_file:
+def connection(config_file: Path | None, brokers: str | None) -> Config:
+    """The configuration with the brokers that are meant: the option wins over the file and TAILRACE_BROKERS."""
+    if config_file is not None:
         config = load(config_file)
-        return Connection(brokers or config.brokers, config, client_options(config.security))
-    found = brokers or os.environ.get("TAILRACE_BROKERS") or str(parse({"sources": [{"topic": "-"}]}).brokers)
-    return Connection(found)
+        return config.model_copy(update={"brokers": brokers}) if brokers else config
+    found = brokers or os.environ.get("TAILRACE_BROKERS")
+    any_source = {
+        "sources": [{"topic": "any"}]
+    }  # the one setting without a default; commands that need it ask for a file
+    return parse(any_source | ({"brokers": found} if found else {}))

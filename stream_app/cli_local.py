@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -77,15 +77,19 @@ def _show_broker(status: Any, as_json: bool) -> None:
 
 @topics.command("create", epilog="Example: tailrace topics create --config pump.yaml --partitions 4")
 def topics_create(
-    config_file: ConfigFile,
+    config_file: MaybeConfig = None,
+    topic: Annotated[list[str] | None, typer.Option(help="These instead of a detector's; may be repeated.")] = None,
     partitions: Annotated[int, typer.Option(min=1, help="Of the sources and everything beside them.")] = 4,
+    brokers: Brokers = None,
     as_json: Json = False,
 ) -> None:
-    """Creates what a detector's worker wants: sources, dead letters, alerts, scores, its changelog."""
-    from stream_app.config import load
+    """Creates all topics of a detector, or those named."""
+    from stream_app.cli_broker import connection
     from stream_app.detector_topics import create
 
-    created = create(load(config_file), partitions)
+    if config_file is None and not topic:
+        raise UsageError("give --config, for all topics of a detector, or --topic")
+    created = create(connection(config_file, brokers), partitions, topic or ())
     rows(created, created, as_json)
 
 
@@ -218,13 +222,10 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """A benchmark: a figure, and its ratios to references measured in the same run."""
-    from stream_app.bench import run_bench
-
     if name not in BENCHES:
         raise UsageError(f"there is no benchmark {name!r}; there are {', '.join(BENCHES)}")
+    from stream_app.bench import run_bench
+
     found = run_bench(name)
     flat = {"name": found["name"], "value": found["value"], "unit": found["unit"]}
     rows([flat | {f"/ {peer}": ratio for peer, ratio in found["ratios"].items()}], found, as_json)
-
-
-Kind = Literal["sensors", "tokens"]

@@ -18,12 +18,13 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from stream_app.cli_broker import Connection
 from stream_app.cli_output import progress
+from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable, ConfigurationError
 from stream_app.file_order import Order, arriving, order_of
 from stream_app.file_records import Message, Recorder
 from stream_app.files import Reader
+from stream_app.security import client_settings
 
 BATCH_BYTES = 512 * 1024  # the producer's own default of 16 kB makes many times as many requests
 LATENESS_US = 5_000_000  # the default of a worker: rows later than that are out of order
@@ -59,7 +60,7 @@ class Sent:
         self.bytes += len(message.value or b"")
 
 
-def produce(job: Job, to: Connection) -> dict[str, Any]:
+def produce(job: Job, to: Config) -> dict[str, Any]:
     """Sends the file and gives what was sent. Raises ConfigurationError without the topic, BrokerUnreachable."""
     reader = Reader(job.file)
     ends = reader.layout.kind == "tokens" if job.end is None else job.end
@@ -86,10 +87,8 @@ def _messages(reader: Reader, order: Order, recorder: Recorder, ends: bool) -> I
         yield from (recorder.end(int(entity), newest) for entity in np.flatnonzero(~ended))
 
 
-async def _send(job: Job, to: Connection, messages: Iterator[Message], tell: Any) -> Sent:
-    producer = AIOKafkaProducer(
-        bootstrap_servers=to.brokers, acks="all", max_batch_size=BATCH_BYTES, compression_type="gzip", **to.security
-    )
+async def _send(job: Job, to: Config, messages: Iterator[Message], tell: Any) -> Sent:
+    producer = AIOKafkaProducer(acks="all", max_batch_size=BATCH_BYTES, **client_settings(to))
     try:
         await producer.start()
         partitions = await _partitions(producer, job.topic)
