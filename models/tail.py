@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.scenes import F64, I64, Bool
+from models.scenes import F64, I64
 
 PRIOR_SHAPE = 0.1
 PRIOR_WEIGHT = 30.0  # of so many excesses: shape ~ N(0.1, 0.2^2), since its variance is (1 + shape)^2 / n
@@ -76,7 +76,8 @@ def zhang_stephens(excess: F64) -> Tail:
 def scale_given_shape(excess: F64, shape: float) -> float:
     """The most likely scale of excesses [n], n >= 1, at a known shape > -1.
 
-    It is the root s of (1 + xi) mean(x / (s + xi x)) = 1. The left side is convex and falls with s: Newton's steps, once left of the root, approach it from there.
+    It is the root s of (1 + xi) mean(x / (s + xi x)) = 1. The left side is convex and falls with s: Newton's steps,
+    once left of the root, approach it from there.
     """
     lowest = max(0.0, -shape * float(excess.max())) * (1 + 1e-9)
     scale = max((1 + shape) * float(excess.mean()) * 0.7, 1.5 * lowest)
