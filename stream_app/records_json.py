@@ -1,0 +1,191 @@
+"""records, continued: the JSON forms of a source record, one by one or as the lines of one text.
+
+In: values as bytes. Out: `Record`, `OneSample`, `OneToken`. Remembers: nothing.
+
+A record is read by its types (msgspec). What those refuse is read once more by a tolerant parser, which knows the
+literals NaN and Infinity, checked against the same types, and is either used after all or refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError
+
+from stream_app.refusals import Reason, Refused
+
+SCHEMA_VERSION = 1
+DEPTH_MAX = 64  # of nesting; fixed, since where the interpreter's own limit lies depends on who calls
+_DIGITS_MAX = 309  # an integer of more digits is beyond every float
+_STRING = re.compile(rb'"(?:[^"\\]|\\.?)*+(?:"|\Z)', re.DOTALL)
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_PLACE = re.compile(r" - at `(\$.*)`$")
+
+Number = float | None  # null is a missing sample
+Token = int | str
+Type = Literal["float", "word16", "word32", "bits"]
+Rfc3339 = Annotated[datetime, Meta(tz=True)]
+Seq = Annotated[int, Meta(ge=0, le=2**53)]
+Form = TypeVar("Form")
+
+
+class Record(Struct, gc=False):
+    """Every form of a source record. A field that is null counts as not given, but for `value`; others are ignored."""
+
+    t: float | Rfc3339 | None = None
+    sensor: str | None = None
+    value: Number | UnsetType = UNSET
+    values: list[Number] | dict[str, Number] | None = None
+    rate_hz: float | None = None
+    token: Token | None = None
+    tokens: list[Token] | None = None
+    seq: Seq | None = None
+    type: Type | None = None
+    schema_version: Literal[1] | None = None
+
+
+class OneSample(Struct, gc=False):
+    """A `Record` of the form `sensor, t, value`: the other forms' fields can't be anything but null."""
+
+    sensor: str
+    t: float
+    value: Number
+    values: None = None
+    rate_hz: float | None = None
+    token: None = None
+    tokens: None = None
+    seq: Seq | None = None
+    type: Literal["float"] | None = None
+    schema_version: Literal[1] | None = None
+
+
+class OneToken(Struct, gc=False):
+    """A `Record` of the form `t, token`, likewise."""
+
+    t: float
+    token: Token
+    seq: Seq | None = None
+    sensor: str | None = None
+    value: None = None
+    values: None = None
+    rate_hz: float | None = None
+    tokens: None = None
+    type: Literal["float"] | None = None
+    schema_version: Literal[1] | None = None
+
+
+_record = msgspec.json.Decoder(Record)
+SAMPLES = msgspec.json.Decoder(OneSample)
+TOKENS = msgspec.json.Decoder(OneToken)
+
+
+def read_lines(
+    values: Sequence[bytes | None], decoder: msgspec.json.Decoder[Form], bytes_max: int
+) -> list[Form] | None:
+    """The records of a run of values that are all of the decoder's form; None if one is not, or may not be.
+
+    The values become the lines of one text. Each record of such a text must end its line, so when there are as many
+    records as values, and no value holds a line break, each value was exactly one record.
+    """
+    try:
+        decoder.decode(values[0])  # type: ignore[arg-type]  # None raises too; runs of another form end here, cheaply
+        text = b"\n".join(values)  # type: ignore[arg-type]
+        if not _plain(text, len(values)) or (len(text) > bytes_max and max(map(len, values)) > bytes_max):  # type: ignore[arg-type]
+            return None
+        records = decoder.decode_lines(text)
+    except (TypeError, *_MALFORMED):
+        return None
+    return records if len(records) == len(values) else None
+
+
+def read_record(value: bytes) -> Record:
+    """The record in a value. Raises Refused."""
+    # Shorter values can't be nested so deeply and be complete.
+    if len(value) > 2 * DEPTH_MAX and nested_deeper(value, DEPTH_MAX):
+        raise Refused(Reason.TOO_DEEP, f"more than {DEPTH_MAX} levels of nesting")
+    try:
+        record = _record.decode(value)
+    except _MALFORMED:
+        return _read_tolerantly(value)
+    if not (value.isascii() or _is_utf8(value)):  # fields that are skipped are not looked into
+        raise Refused(Reason.NOT_UTF8, "the value is not UTF-8")
+    return record
+
+
+def nested_deeper(value: bytes, levels: int) -> bool:
+    """Whether brackets outside strings are nested deeper.
+
+    >>> nested_deeper(b'{"a": [[1], "[[["]}', 3), nested_deeper(b'{"a": [[1], "[[["]}', 2)
+    (False, True)
+    """
+    if value.count(b"{") + value.count(b"[") <= levels:
+        return False
+    symbols = np.frombuffer(_STRING.sub(b"", value), np.uint8)
+    opened = (symbols == ord("{")) | (symbols == ord("["))
+    closed = (symbols == ord("}")) | (symbols == ord("]"))
+    return bool(np.max(np.cumsum(opened.astype(np.int64) - closed), initial=0) > levels)
+
+
+def _plain(text: bytes, n: int) -> bool:
+    """Whether a text of n lines surely has one value per line, no nesting, and is UTF-8."""
+    return (
+        text.count(b"\n") == n - 1 and text.count(b"{") == n and b"[" not in text and (text.isascii() or _is_utf8(text))
+    )
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _read_tolerantly(value: bytes) -> Record:
+    if not value.strip():
+        raise Refused(Reason.EMPTY_VALUE, "the value is empty; null ends an entity")
+    if value[0] == 0:
+        raise Refused(Reason.SCHEMA_REGISTRY_NOT_CONFIGURED, "the value begins with 0x00, as a schema registry's do")
+    try:
+        fields = json.loads(value.decode(), parse_int=_integer)
+        if b"\\u" in value:
+            json.dumps(fields, ensure_ascii=False).encode()
+        return msgspec.convert(fields, Record)
+    except UnicodeDecodeError as problem:
+        raise Refused(Reason.NOT_UTF8, f"the value is not UTF-8 at byte {problem.start}") from None
+    except UnicodeEncodeError:
+        raise Refused(Reason.LONE_SURROGATE, "an escape such as \\ud800 stands for no character") from None
+    except json.JSONDecodeError as problem:
+        raise Refused(Reason.NOT_JSON, f"not JSON: {problem.msg} at character {problem.pos}") from None
+    except ValidationError as problem:
+        raise _refusal(str(problem)) from None
+
+
+def _integer(digits: str) -> int | float:
+    """An integer as the typed decoder takes it: as number, so one beyond every float is infinite."""
+    return int(digits) if len(digits) < _DIGITS_MAX else float(digits)
+
+
+def _refusal(message: str) -> Refused:
+    """Puts the typed decoder's message under a reason, by the place that it names."""
+    found = _PLACE.search(message)
+    place = found[1] if found else "$"
+    reason = {
+        "$": Reason.NOT_AN_OBJECT,
+        "$.t": Reason.INVALID_TIME,
+        "$.rate_hz": Reason.INVALID_RATE,
+        "$.schema_version": Reason.SCHEMA_VERSION,
+    }.get(place, Reason.WRONG_TYPE)
+    # The message quotes what came only for enumerations; the payload stays out of the detail.
+    what = (
+        "not one of the values allowed"
+        if message.startswith("Invalid enum value")
+        else message[: found and found.start()]
+    )
+    return Refused(reason, f"{place}: {what}")
