@@ -131,18 +131,18 @@ def config_schema() -> None:
 @models.command("verify", epilog="Example: tailrace models verify bundles/pump")
 def models_verify(bundle: Path, as_json: Json = False) -> None:
     """Opens a bundle as a worker would: digests, shapes, finiteness, and the golden scores again."""
-    from stream_app.bundle_facts import verify
+    from stream_app.opening import verified
 
-    facts = verify(bundle)
+    facts = verified(bundle)
     rows([facts], facts, as_json)
 
 
 @models.command("show", epilog="Example: tailrace models show bundles/pump --json")
 def models_show(bundle: Path, as_json: Json = False) -> None:
     """What a bundle is: kind, sensors, windows, seed, lineage."""
-    from stream_app.bundle_facts import show
+    from stream_app import opening
 
-    facts = show(bundle)
+    facts = opening.facts(bundle)
     if as_json:
         say(json.dumps(facts, default=str))
         return

@@ -25,6 +25,8 @@ import pyarrow.parquet
 from models.scenes import F64, I32, I64, Bool
 from stream_app.errors import ConfigurationError
 from stream_app.file_times import times_us
+from stream_app.names import NAME_MAX
+from stream_app.refusals import Reason
 
 BATCH_CELLS = 262_144  # rows times columns of one batch: a few MB, and large enough for numpy to be busy
 DEFAULT_ENTITY = "default"  # of files that name none; the same for every file, since what is learnt is kept by name
@@ -133,10 +135,11 @@ class Reader:
         """Without the rows that a live record would be refused for, each counted under its first reason."""
         keep = np.ones(len(rows), bool)
         infinite = np.isinf(rows.value)
-        reasons = (("entity", rows.entity < 0), ("sensor", rows.sensor < 0), ("time", bad_time))
-        for reason, refused in (*reasons, ("value_type", wrong), ("value_infinite", infinite)):
+        names = ((Reason.MISSING_KEY, rows.entity < 0), (Reason.MISSING_SENSOR, rows.sensor < 0))
+        others = ((Reason.INVALID_TIME, bad_time), (Reason.WRONG_TYPE, wrong), (Reason.NOT_FINITE, infinite))
+        for reason, refused in (*names, *others):
             if n := int((refused & keep).sum()):
-                self.refused[reason] += n
+                self.refused[reason.value] += n
             keep &= ~refused
         return rows if keep.all() else rows.take(keep)
 
@@ -179,10 +182,12 @@ class _Names:
 
 
 def _text(value: object) -> str:
-    """Names are text; a whole number is written as one, so that token 5 is "5" whether a file says 5 or 5.0."""
+    """Names are text; a whole number is written as one, so that token 5 is "5" whether a file says 5 or 5.0. What no
+    name can be is empty, and refused like an empty one."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return "" if value is None or value != value else str(value)
+    text = "" if value is None or value != value else str(value)
+    return "" if len(text) > NAME_MAX or "\0" in text else text
 
 
 def _numbers(column: pa.ChunkedArray) -> tuple[F64, Bool]:
