@@ -6,6 +6,7 @@ Remembers: nothing. Whatever is heavy is imported by the command that needs it, 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -42,8 +43,9 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 def run(application: typer.Typer) -> NoReturn:
     """Runs a command line and ends the process. Whatever goes wrong is one sentence on stderr and an exit code."""
     debug = bool(os.environ.get("TAILRACE_DEBUG"))
-    if not debug:
-        warnings.simplefilter("ignore")  # for whoever develops, not for whoever operates
+    if not debug:  # both are for whoever develops; what an operator must know is said in a sentence
+        warnings.simplefilter("ignore")
+        logging.lastResort = None
     try:
         application()
     except TailraceError as problem:

@@ -59,16 +59,21 @@ def tail(
     file: Annotated[
         Path, typer.Option("--input", help="Parquet or CSV with a column score; entity and t if it has them.")
     ],
-    out: Annotated[Path, typer.Option(help="A Parquet file, or CSV if it ends so.")],
+    out: Annotated[Path, typer.Option(help="A Parquet file: what the threshold says of each row.")],
     risk: Annotated[float, typer.Option(help="Probability of alarm of a normal value.")] = 1e-3,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """The rolling extreme-value threshold alone, over anybody's scores."""
     from stream_app import tail_file
 
     if not 0 < risk < 0.5:
         raise UsageError(f"--risk is a probability above 0 and below 0.5, not {risk:g}")
-    tail_file.run(file, out, risk)
+    found = tail_file.run(file, risk, out)
+    if as_json:
+        rows([], found, as_json=True)
+        return
     say(str(out))
+    note(", ".join(f"{value:,.6g} {name.replace('_', ' ')}" for name, value in found.items()))
 
 
 def _show(accounting: dict[str, Any], n_alerts: int) -> None:

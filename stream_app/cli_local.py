@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream_app.cli_output import note, rows, say
+from stream_app.cli_output import logs_to_stderr, note, rows, say
 from stream_app.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -89,6 +89,7 @@ def topics_create(
 
     if config_file is None and not topic:
         raise UsageError("give --config, for all topics of a detector, or --topic")
+    logs_to_stderr()
     created = create(connection(config_file, brokers), partitions, topic or ())
     rows(created, created, as_json)
 

@@ -40,6 +40,13 @@ def rows(table: Sequence[Mapping[str, Any]], data: Any, as_json: bool) -> None:
         say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+def logs_to_stderr() -> None:
+    """For commands that call what a worker calls: its log lines are no data."""
+    import structlog
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
 @contextmanager
 def progress(label: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
     """Gives a function that is told how far the work is, in the unit of `total`. It draws on a terminal only."""

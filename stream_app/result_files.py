@@ -19,8 +19,8 @@ import pyarrow.parquet
 
 from models.detector import Detector
 from models.scenes import F64, Bool
-from stream_app.alerts import encode
 from stream_app.pipeline import Result, ScoredWindows
+from stream_app.wire import encode_alert
 
 _TIME = pa.timestamp("us", tz="UTC")
 _NAME = pa.dictionary(pa.int32(), pa.string())
@@ -64,7 +64,7 @@ class ResultFolder:
     def add(self, result: Result) -> None:
         """Writes what one batch gave."""
         for alert in result.alerts:
-            self._alerts.write(encode(alert) + b"\n")
+            self._alerts.write(encode_alert(alert) + b"\n")
         self.n_alerts += sum(alert.status == "open" for alert in result.alerts)
         if result.windows is None or not len(result.windows.scenes):
             return
