@@ -12,20 +12,35 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from stream_app import cli_files, cli_local
 from stream_app.cli_output import note, rows, say
 from stream_app.errors import TailraceError, UsageError
 
-EXIT_CODES = "Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 broker unreachable, 5 a check or gate failed."
+EXIT_CODES = "Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 broker unreachable, 5 check or gate failed"
+
+# As they are met: a first look, running, training, looking into files, the rest.
+ORDER = ("demo", "broker", "topics", "train", "worker", "produce", "alerts", "status", "detect", "tail", "replay")
+
+
+class InOrder(TyperGroup):
+    """Lists the commands in the order in which a newcomer meets them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Those of ORDER first."""
+        rest = [name for name in self.commands if name not in ORDER]
+        return [name for name in ORDER if name in self.commands] + sorted(rest)
+
 
 app = typer.Typer(
+    cls=InOrder,
     name="tailrace",
     help="Watches streams on Kafka and says when something is wrong.",
-    epilog=f"First steps: tailrace demo.  {EXIT_CODES}",
+    epilog=f"\b\nFirst steps: tailrace demo\n{EXIT_CODES}",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,7 +60,7 @@ def run(application: typer.Typer) -> NoReturn:
     debug = bool(os.environ.get("TAILRACE_DEBUG"))
     if not debug:  # both are for whoever develops; what an operator must know is said in a sentence
         warnings.simplefilter("ignore")
-        logging.lastResort = None
+        logging.lastResort = logging.NullHandler()
     try:
         application()
     except TailraceError as problem:
@@ -71,7 +86,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-@app.command(epilog="Example: tailrace worker --config pump.yaml --until-end")
+@app.command(epilog="\b\nExample: tailrace worker --config pump.yaml --until-end")
 def worker(
     config: ConfigFile,
     until_end: Annotated[
@@ -79,13 +94,17 @@ def worker(
     ] = False,
 ) -> None:
     """The stream processor: records from the source topics, alerts to the alerts topic."""
-    from stream_app.app import run_worker
+    import asyncio
+
     from stream_app.config import load
+    from stream_app.opening import configured_detector
+    from stream_app.worker import run_worker
 
-    run_worker(load(config), until_end=until_end)
+    settings = load(config)
+    raise typer.Exit(asyncio.run(run_worker(settings, configured_detector(settings), until_end=until_end)))
 
 
-@app.command(epilog="Example: tailrace status --config pump.yaml --json")
+@app.command(epilog="\b\nExample: tailrace status --config pump.yaml --json")
 def status(config: ConfigFile, as_json: Json = False) -> None:
     """What became of every sample, per source partition, as of the last checkpoint."""
     from stream_app.app import status as ask
@@ -96,7 +115,7 @@ def status(config: ConfigFile, as_json: Json = False) -> None:
     rows(flat, {"partitions": partitions}, as_json)
 
 
-@app.command(epilog="Example: tailrace alerts --config pump.yaml --follow")
+@app.command(epilog="\b\nExample: tailrace alerts --config pump.yaml --follow")
 def alerts(
     config: Annotated[Path | None, typer.Option(help="The detector's YAML file.")] = None,
     brokers: Brokers = None,
@@ -111,7 +130,7 @@ def alerts(
     print_alerts(connection(config, brokers), topic, follow=follow, as_json=as_json)
 
 
-@app.command(epilog="Example: tailrace produce --input pump.parquet --topic pump-samples --speed 60")
+@app.command(epilog="\b\nExample: tailrace produce --input pump.parquet --topic pump-samples --speed 60")
 def produce(
     file: Annotated[Path, typer.Option("--input", help="Parquet or CSV, long or wide.")],
     topic: Annotated[str, typer.Option(help="It must exist: tailrace topics create.")],

@@ -18,8 +18,8 @@ Input = Annotated[Path, typer.Option("--input", help="Parquet or CSV, long or wi
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    app.command(epilog="Example: tailrace detect --input pump.parquet --model bundles/pump --out out/")(detect)
-    app.command(epilog="Example: tailrace tail --input scores.parquet --risk 1e-3 --out tail.parquet")(tail)
+    app.command(epilog="\b\nExample: tailrace detect --input pump.parquet --model bundles/pump --out out/")(detect)
+    app.command(epilog="\b\nExample: tailrace tail --input scores.parquet --risk 1e-3 --out tail.parquet")(tail)
 
 
 def detect(

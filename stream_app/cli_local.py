@@ -30,11 +30,11 @@ def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     for name, group in (("broker", broker), ("topics", topics), ("config", config), ("models", models), ("dlt", dlt)):
         app.add_typer(group, name=name, rich_help_panel=None)
-    app.command(epilog="Example: tailrace schemas --out schemas/")(schemas)
-    app.command(epilog="Example: tailrace bench ingest --json")(bench)
+    app.command(epilog="\b\nExample: tailrace schemas --out schemas/")(schemas)
+    app.command(epilog="\b\nExample: tailrace bench ingest --json")(bench)
 
 
-@broker.command("start", epilog="Example: tailrace broker start --kafka --nodes 3")
+@broker.command("start", epilog="\b\nExample: tailrace broker start --kafka --nodes 3")
 def broker_start(
     kafka: Annotated[bool, typer.Option("--kafka", help="Apache Kafka; it wants Java and Maven.")] = False,
     nodes: Annotated[int, typer.Option(help="1, or 3 with --kafka.")] = 1,
@@ -47,7 +47,7 @@ def broker_start(
     _show_broker(start_broker("kafka" if kafka else "embedded", nodes=nodes, port=port), as_json)
 
 
-@broker.command("stop", epilog="Example: tailrace broker stop --erase")
+@broker.command("stop", epilog="\b\nExample: tailrace broker stop --erase")
 def broker_stop(
     erase: Annotated[bool, typer.Option("--erase", help="Remove its data too.")] = False, as_json: Json = False
 ) -> None:
@@ -57,7 +57,7 @@ def broker_stop(
     _show_broker(stop_broker(erase=erase), as_json)
 
 
-@broker.command("status", epilog="Example: tailrace broker status --json")
+@broker.command("status", epilog="\b\nExample: tailrace broker status --json")
 def broker_status(as_json: Json = False) -> None:
     """Whether it runs, and where."""
     from stream_app.broker import broker_status
@@ -75,7 +75,7 @@ def _show_broker(status: Any, as_json: bool) -> None:
         note(f"node {node} ended by itself: {words}")
 
 
-@topics.command("create", epilog="Example: tailrace topics create --config pump.yaml --partitions 4")
+@topics.command("create", epilog="\b\nExample: tailrace topics create --config pump.yaml --partitions 4")
 def topics_create(
     config_file: MaybeConfig = None,
     topic: Annotated[list[str] | None, typer.Option(help="These instead of a detector's; may be repeated.")] = None,
@@ -94,7 +94,7 @@ def topics_create(
     rows(created, created, as_json)
 
 
-@config.command("check", epilog="Example: tailrace config check --config pump.yaml")
+@config.command("check", epilog="\b\nExample: tailrace config check --config pump.yaml")
 def config_check(
     config_file: ConfigFile,
     offline: Annotated[bool, typer.Option("--offline", help="The file alone, without asking the brokers.")] = False,
@@ -110,7 +110,7 @@ def config_check(
     say(f"{config_file}: ok")
 
 
-@config.command("show", epilog="Example: tailrace config show --config pump.yaml")
+@config.command("show", epilog="\b\nExample: tailrace config show --config pump.yaml")
 def config_show(config_file: ConfigFile, as_json: Json = False) -> None:
     """The configuration with every default and the environment, secrets masked."""
     import yaml
@@ -121,7 +121,7 @@ def config_show(config_file: ConfigFile, as_json: Json = False) -> None:
     say(json.dumps(data) if as_json else yaml.safe_dump(data, sort_keys=False).rstrip())
 
 
-@config.command("schema", epilog="Example: tailrace config schema > config.schema.json")
+@config.command("schema", epilog="\b\nExample: tailrace config schema > config.schema.json")
 def config_schema() -> None:
     """JSON Schema of the configuration."""
     from stream_app.config import Config
@@ -129,7 +129,7 @@ def config_schema() -> None:
     say(json.dumps(Config.model_json_schema(), indent=2))
 
 
-@models.command("verify", epilog="Example: tailrace models verify bundles/pump")
+@models.command("verify", epilog="\b\nExample: tailrace models verify bundles/pump")
 def models_verify(bundle: Path, as_json: Json = False) -> None:
     """Opens a bundle as a worker would: digests, shapes, finiteness, and the golden scores again."""
     from stream_app.opening import verified
@@ -138,7 +138,7 @@ def models_verify(bundle: Path, as_json: Json = False) -> None:
     rows([facts], facts, as_json)
 
 
-@models.command("show", epilog="Example: tailrace models show bundles/pump --json")
+@models.command("show", epilog="\b\nExample: tailrace models show bundles/pump --json")
 def models_show(bundle: Path, as_json: Json = False) -> None:
     """What a bundle is: kind, sensors, windows, seed, lineage."""
     from stream_app import opening
@@ -153,7 +153,7 @@ def models_show(bundle: Path, as_json: Json = False) -> None:
 Source = Annotated[str, typer.Option("--topic", help="The dead-letter topic, such as pump-samples-dlt.")]
 
 
-@dlt.command("list", epilog="Example: tailrace dlt list --topic pump-samples-dlt --json")
+@dlt.command("list", epilog="\b\nExample: tailrace dlt list --topic pump-samples-dlt --json")
 def dlt_list(
     topic: Source,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 100,
@@ -169,7 +169,7 @@ def dlt_list(
     rows(found, found, as_json)
 
 
-@dlt.command("show", epilog="Example: tailrace dlt show --topic pump-samples-dlt --partition 0 --offset 17")
+@dlt.command("show", epilog="\b\nExample: tailrace dlt show --topic pump-samples-dlt --partition 0 --offset 17")
 def dlt_show(
     topic: Source,
     partition: Annotated[int, typer.Option(help="Of the dead-letter topic.")],
@@ -187,7 +187,7 @@ def dlt_show(
 
 
 @dlt.command(
-    "redrive", epilog="Example: tailrace dlt redrive --topic pump-samples-dlt --reason unknown_sensor --execute"
+    "redrive", epilog="\b\nExample: tailrace dlt redrive --topic pump-samples-dlt --reason unknown_sensor --execute"
 )
 def dlt_redrive(
     topic: Source,

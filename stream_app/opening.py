@@ -10,6 +10,7 @@ from typing import Any
 
 from models.bundle import BundleProblem, open_detector, read
 from models.detector import Detector
+from stream_app.config import Config
 from stream_app.errors import BundleRefused, ConfigurationError
 
 
@@ -20,6 +21,15 @@ def open_bundle(path: Path, digest: str | None = None) -> Detector:
         return open_detector(path, digest)
     except BundleProblem as problem:
         raise BundleRefused(str(problem)) from problem
+
+
+def configured_detector(config: Config) -> Detector | None:
+    """The detector that `model` names; None where it names none: then records are counted and windowed, not scored."""
+    if config.model is None:
+        return None
+    if "@" in config.model:
+        raise ConfigurationError(f"model: {config.model} names a bundle on a topic; this version opens folders only")
+    return open_bundle(Path(config.model))
 
 
 def facts(path: Path) -> dict[str, Any]:

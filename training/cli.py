@@ -22,7 +22,7 @@ def main() -> None:
     run(app)
 
 
-@app.command(epilog="Example: tailrace train --input pump.parquet --out bundles/pump --budget 2m")
+@app.command(epilog="\b\nExample: tailrace train --input pump.parquet --out bundles/pump --budget 2m")
 def train(
     source: Annotated[str, typer.Option("--input", help="A file, or a topic: kafka://NAME.")],
     out: Annotated[Path, typer.Option(help="The bundle: a folder that is not there yet, or a bundle to replace.")],
@@ -50,7 +50,7 @@ def train(
     say(str(out))
 
 
-@app.command(epilog="Example: tailrace demo --real")
+@app.command(epilog="\b\nExample: tailrace demo --real")
 def demo(
     real: Annotated[bool, typer.Option("--real", help="On a real series: water flow through a pipe.")] = False,
     keep: Annotated[Path | None, typer.Option(help="Keep data, bundles and logs in this folder.")] = None,
