@@ -1,0 +1,158 @@
+"""The store of the samples in open windows: appended batch by batch, taken back entity by entity.
+
+In: rows grouped by slot. Out: the same rows, all of a slot's together. Remembers: them.
+
+Rows lie in columns that only grow at the end. What one call appends for a slot is a chunk, and a slot's chunks are
+linked from the newest to the oldest. Appending therefore costs the same however many slots there are and however old
+the stream is; taking costs what is taken. Taken rows are garbage, and are left behind when the columns are full and
+the rest moves to new ones twice its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from models.scenes import I32, I64, Bool
+from stream_app.segments import bases_of, ranges
+
+Columns = dict[str, NDArray[Any]]
+T = TypeVar("T", bound=np.generic)
+FIRST_ROWS = 65_536  # a few MB: small stores never notice that they move
+FIRST_CHUNKS = 1_024
+MANY_CHUNKS = 64  # a chain this long is worth packing: taking it costs a step per chunk
+PACKED_PER_CHUNK = 16  # but not before the chain has a 16th of the rows that packing would copy
+
+
+class Pending:
+    """Rows of `columns` by slot. One column is `offset`: the record a row came in."""
+
+    def __init__(self, columns: Mapping[str, DTypeLike]) -> None:
+        self._rows: Columns = {name: np.empty(FIRST_ROWS, dtype) for name, dtype in columns.items()}
+        self._used, self._alive = 0, 0
+        self._start, self._length = np.empty(FIRST_CHUNKS, np.int64), np.zeros(FIRST_CHUNKS, np.int32)
+        self._older, self._oldest = np.empty(FIRST_CHUNKS, np.int32), np.empty(FIRST_CHUNKS, np.int64)
+        self._n_chunks = 0
+        self._head, self._count = np.full(64, -1, np.int32), np.zeros(64, np.int64)
+        self._chain, self._packed = np.zeros(64, np.int32), np.zeros(64, np.int64)
+
+    def __len__(self) -> int:
+        return self._alive
+
+    def count(self, slots: I32) -> I64:
+        """How many rows each slot has. [slots]"""
+        self._reach(slots)
+        return self._count[slots]
+
+    def slots(self) -> I32:
+        """The slots that have rows, ascending."""
+        return np.flatnonzero(self._count).astype(np.int32)
+
+    def crowded(self, slots: I32) -> Bool:
+        """Which slots have so many chunks that they should be taken and put back as one. [slots]"""
+        self._reach(slots)
+        return self._chain[slots] > np.maximum(MANY_CHUNKS, self._packed[slots] // PACKED_PER_CHUNK)
+
+    def oldest_offset(self) -> int | None:
+        """The smallest offset of any row."""
+        alive = self._length[: self._n_chunks] > 0
+        return int(self._oldest[: self._n_chunks][alive].min()) if self._alive else None
+
+    def add(self, slots: I32, lengths: I64, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Appends rows that lie slot by slot; `lengths` of them per slot, at least one. A slot occurs once."""
+        n, chunks = int(lengths.sum()), len(slots)
+        if not n:
+            return
+        self._make_room(n, chunks)
+        self._reach(slots)
+        bases = bases_of(lengths)
+        for name, column in self._rows.items():
+            column[self._used : self._used + n] = columns[name]
+        new = slice(self._n_chunks, self._n_chunks + chunks)
+        self._start[new], self._length[new] = self._used + bases, lengths
+        self._older[new] = self._head[slots]
+        self._oldest[new] = np.minimum.reduceat(columns["offset"], bases)
+        self._head[slots] = np.arange(new.start, new.stop, dtype=np.int32)
+        self._count[slots] += lengths
+        self._chain[slots] += 1
+        self._used, self._n_chunks, self._alive = self._used + n, new.stop, self._alive + n
+
+    def pack(self, slots: I32, lengths: I64, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Puts back what is left of slots that were taken."""
+        self.add(slots, lengths, columns)
+        self._packed[slots] = lengths
+
+    def take(self, slots: I32) -> tuple[I64, Columns]:
+        """Removes all rows of these slots: how many of each, and the rows slot by slot in the order of appending."""
+        self._reach(slots)
+        chunk = self._chunks(slots)
+        lengths = self._length[chunk].astype(np.int64)
+        at = ranges(self._start[chunk], lengths)
+        counts = self._count[slots]
+        self._length[chunk] = 0
+        self._head[slots], self._count[slots], self._chain[slots], self._packed[slots] = -1, 0, 0, 0
+        self._alive -= len(at)
+        return counts, {name: column[at] for name, column in self._rows.items()}
+
+    def _chunks(self, slots: I32) -> I64:
+        """The chunks of each slot, oldest first. A loop over the longest chain; `crowded` keeps chains short."""
+        owner, chunk = np.arange(len(slots)), self._head[slots].astype(np.int64)
+        owners, chunks = [], []
+        while len(chunk):
+            there = chunk >= 0
+            owner, chunk = owner[there], chunk[there]
+            owners.append(owner)
+            chunks.append(chunk)
+            chunk = self._older[chunk].astype(np.int64)
+        if not owners:
+            return chunk
+        found, of = np.concatenate(chunks[::-1]), np.concatenate(owners[::-1])
+        return found[np.argsort(of, kind="stable")]
+
+    def _reach(self, slots: I32) -> None:
+        """Makes the tables by slot long enough."""
+        short = int(slots.max(initial=-1)) + 1 - len(self._head)
+        if short > 0:
+            more = max(short, len(self._head))
+            self._head = np.concatenate([self._head, np.full(more, -1, np.int32)])
+            self._count, self._packed = (
+                np.concatenate([c, np.zeros(more, np.int64)]) for c in (self._count, self._packed)
+            )
+            self._chain = np.concatenate([self._chain, np.zeros(more, np.int32)])
+
+    def _make_room(self, n: int, chunks: int) -> None:
+        """Moves to columns of twice the living rows when the old ones are full; the table of chunks just grows."""
+        if self._used + n > len(self._rows["offset"]):
+            self._move(n)
+        short = self._n_chunks + chunks - len(self._start)
+        if short > 0:
+            every, room = np.arange(self._n_chunks), 2 * len(self._start) + short
+            self._start, self._length = _moved(self._start, every, room), _moved(self._length, every, room)
+            self._older, self._oldest = _moved(self._older, every, room), _moved(self._oldest, every, room)
+
+    def _move(self, n: int) -> None:
+        alive = np.flatnonzero(self._length[: self._n_chunks])
+        lengths, room = self._length[alive].astype(np.int64), FIRST_CHUNKS + 2 * len(alive)
+        at, every = ranges(self._start[alive], lengths), np.arange(len(alive))
+        capacity = max(FIRST_ROWS, 2 * (len(at) + n))
+        for name, column in self._rows.items():  # one by one: only one column lies in memory twice
+            self._rows[name] = _moved(column, at, capacity)
+        renamed = np.full(self._n_chunks + 1, -1, np.int32)  # the last entry: "no chunk" stays -1
+        renamed[alive] = every
+        self._head = renamed[self._head]
+        self._older, self._oldest = _moved(renamed[self._older[alive]], every, room), _moved(self._oldest, alive, room)
+        self._start, self._length = (
+            _moved(bases_of(lengths), every, room),
+            _moved(lengths.astype(np.int32), every, room),
+        )
+        self._used, self._n_chunks = len(at), len(alive)
+
+
+def _moved(column: NDArray[T], rows: I64, capacity: int) -> NDArray[T]:
+    """The given rows at the front of a column with room."""
+    new = np.empty(capacity, column.dtype)
+    np.take(column, rows, out=new[: len(rows)], mode="clip")  # "clip": numpy copies once more where it must check
+    return new
