@@ -1,0 +1,300 @@
+"""The partitions a worker holds: a pipeline each, its steps, and the checkpoints that make its progress permanent.
+
+In: batches, and what the group has committed. Out: results to the publisher, states to the changelogs, commits.
+Remembers: per partition its pipeline, where its reader stands, and the membership under which it was given.
+
+One batch is worked on at a time, in a thread of its own, so heartbeats and probes never wait for a score. Nothing here
+is lost or doubled by how Faust delivers: a batch is taken only if it begins where the partition's reader stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from models.detector import Detector
+from stream_app.checkpoint import Checkpoint
+from stream_app.config import Config
+from stream_app.errors import BrokerUnreachable, ConfigurationError
+from stream_app.fetching import Fenced, Fetched, Lease
+from stream_app.ledger import Accounting
+from stream_app.observe import Metrics
+from stream_app.pipeline import Pipeline, PipelineSpec
+from stream_app.publish import Publisher
+
+T = TypeVar("T")
+log = structlog.get_logger("worker")
+
+# A changed coordinator is known within a second; asking more often only makes its start harder.
+_RETRY_S = 0.5
+
+
+class Kafka(Protocol):
+    """What is asked of the consumer's thread."""
+
+    async def commit_under(self, lease: Lease, commits: Mapping[Any, OffsetAndMetadata]) -> None: ...
+    async def bounds(self, tps: Any) -> Mapping[Any, tuple[int, int]]: ...
+    async def seek_all(self, positions: Mapping[Any, int]) -> None: ...
+
+
+@dataclass
+class Held:
+    """One partition, while it is ours."""
+
+    pipeline: Pipeline
+    lease: Lease
+    committed: OffsetAndMetadata
+    position: int  # of the next record to read
+    counted: Accounting  # in the metrics
+    touched: bool = False  # since the last checkpoint
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """What partitions are worked on with. `states` gives the recovered states of a partition, the live dictionary."""
+
+    config: Config
+    detector: Detector | None
+    publisher: Publisher
+    metrics: Metrics
+    states: Callable[[TopicPartition], dict[bytes, bytes]]
+    until: Mapping[TopicPartition, int] | None = None  # None: for ever
+
+
+@dataclass
+class Progress:
+    """What the watchdog, the probes and the end of the run look at."""
+
+    settled: bool = False  # assigned, recovered, reading
+    at: float = field(default_factory=time.monotonic)  # when something moved last
+    problem: asyncio.Future[BaseException] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def moved(self) -> None:
+        self.at = time.monotonic()
+
+
+class Partitions:
+    """The partitions held."""
+
+    def __init__(self, hosting: Hosting) -> None:
+        self.hosting = hosting
+        self.progress = Progress()
+        self.source_topics = frozenset(source.topic for source in hosting.config.sources)
+        self._held: dict[TopicPartition, Held] = {}
+        self._lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "pipeline")
+        self._closing = False
+        self._kafka: Callable[[], Kafka] | None = None
+
+    def attach(self, kafka: Callable[[], Kafka]) -> None:
+        """Who is asked to commit and to seek; it exists only once the application has started."""
+        self._kafka = kafka
+
+    @property
+    def kafka(self) -> Kafka:
+        assert self._kafka is not None
+        return self._kafka()
+
+    # --- what the application calls --------------------------------------------------------------------------------
+
+    async def open(self, commits: Mapping[Any, OffsetAndMetadata | None], lease: Lease) -> dict[Any, int]:
+        """Makes a pipeline for each partition, as the group's commit and the recovered states say."""
+        async with self._lock:
+            self._held = {}
+            if self._closing:
+                return {}
+            try:
+                bounds = await self.kafka.bounds(commits)
+                for tp, commit in commits.items():
+                    start = _where_to_start(tp, commit, *bounds[tp])
+                    self._held[tp] = await self._call(partial(self._new_held, tp, start, lease))
+            except Exception as problem:
+                self.fail(problem)
+                return {}
+            self.progress.moved()
+            return {tp: held.position for tp, held in self._held.items()}
+
+    async def read(self, fetched: Fetched) -> None:
+        """Works on a batch. Once begun it is finished, even where Faust cancels the agent that brought it."""
+        await asyncio.shield(asyncio.ensure_future(self._read(fetched)))
+
+    def settled(self) -> None:
+        self.progress.settled = True
+        self.progress.moved()
+        log.info("partitions", held=[f"{tp.topic}[{tp.partition}]" for tp in sorted(self._held)])
+        self._note_end()
+
+    def fail(self, problem: BaseException) -> None:
+        if not self.progress.problem.done():
+            self.progress.problem.set_result(problem)
+
+    # --- the run ---------------------------------------------------------------------------------------------------
+
+    async def checkpoint(self) -> None:
+        """Makes permanent what has been done so far; the steps are those of `stream_app.checkpoint`.
+
+        A worker that the group has gone on without drops its partitions, and has written nothing.
+        """
+        async with self._lock:
+            touched = {tp: held for tp, held in self._held.items() if held.touched}
+            if not touched:
+                return
+            began = time.monotonic()
+            try:
+                await self._checkpoint(touched)
+            except Fenced as news:
+                self._held = {}
+                log.warning("fenced", why=str(news))
+            else:
+                self.progress.moved()
+                self.hosting.metrics.checkpoint_seconds.observe(time.monotonic() - began)
+
+    async def close(self, within_s: float) -> None:
+        """Finishes the step in flight, makes a checkpoint and drops the pipelines, if there is time for it."""
+        self.progress.settled = False
+        try:
+            await asyncio.wait_for(self.checkpoint(), within_s)
+        except TimeoutError:
+            log.warning("partitions given up without a checkpoint", within_s=within_s)
+        except Exception as problem:
+            self.fail(problem)
+        self._held = {}
+
+    async def shut(self, within_s: float) -> None:
+        """As `close`, and nothing is opened any more."""
+        self._closing = True
+        await self.close(within_s)
+        self._thread.shutdown(wait=False)
+
+    def abandon(self) -> None:
+        """Drops everything as it is: there was a problem, and nothing more may be written."""
+        self._closing, self._held = True, {}
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def lag(self, highwater: Callable[[Any], int | None]) -> dict[TopicPartition, int]:
+        """Records that are not read yet, per partition held."""
+        return {tp: max(0, (highwater(tp) or 0) - held.position) for tp, held in self._held.items()}
+
+    # --- one batch -------------------------------------------------------------------------------------------------
+
+    async def _read(self, fetched: Fetched) -> None:
+        tp = TopicPartition(fetched.records.topic, fetched.records.partition)
+        async with self._lock:
+            held = self._held.get(tp)
+            if held is None:
+                return
+            try:
+                if fetched.position != held.position and not await self._is_gap(tp, held, fetched):
+                    return
+                await self._step(held, fetched)
+                self._note_end()
+            except Exception as problem:
+                self._held = {}
+                self.fail(problem)
+
+    async def _step(self, held: Held, fetched: Fetched) -> None:
+        records = fetched.records
+        if len(records):
+            began = time.monotonic()
+            result = await self._call(lambda: held.pipeline.step(records))
+            before, held.counted = held.counted, held.pipeline.accounting()
+            self.hosting.metrics.step_seconds.observe(time.monotonic() - began)
+            self.hosting.metrics.note(before, held.counted, records, result)
+            await self.hosting.publisher.publish(records, result)
+        held.position, held.touched = fetched.next_position, True
+        self.progress.moved()
+
+    async def _is_gap(self, tp: TopicPartition, held: Held, fetched: Fetched) -> bool:
+        """Whether the records in between are gone for good. If not, they are asked for, and this batch is dropped."""
+        first, _ = (await self.kafka.bounds([tp]))[tp]
+        if fetched.position == first > held.position:
+            lost = first - held.position
+            log.error("records lost to retention before they were read", topic=tp.topic, partition=tp.partition, n=lost)
+            return True
+        log.info("batch out of turn", topic=tp.topic, partition=tp.partition, at=fetched.position, want=held.position)
+        await self.kafka.seek_all({tp: held.position})
+        return False
+
+    # --- one checkpoint --------------------------------------------------------------------------------------------
+
+    async def _checkpoint(self, touched: Mapping[TopicPartition, Held]) -> None:
+        publisher, began = self.hosting.publisher, time.monotonic()
+        await self._commit({tp: (held, held.committed) for tp, held in touched.items()})  # 0
+        await publisher.flush()  # 1
+        if time.monotonic() - began > self.hosting.config.worker.session_timeout / 4e6:
+            # So long ago, 0 says little about now.
+            await self._commit({tp: (held, held.committed) for tp, held in touched.items()})
+        checkpoints = {tp: await self._call(held.pipeline.checkpoint) for tp, held in touched.items()}
+        for tp, checkpoint in checkpoints.items():  # 2
+            await publisher.write_states(tp.topic, tp.partition, checkpoint.states)
+        await publisher.flush()
+        await self._commit({tp: (touched[tp], _offset(c)) for tp, c in checkpoints.items()})  # 3
+        for tp, checkpoint in checkpoints.items():
+            held = touched[tp]
+            held.committed, held.touched = _offset(checkpoint), False
+            await self._call(partial(held.pipeline.committed, checkpoint))
+            await publisher.write_states(tp.topic, tp.partition, dict.fromkeys(checkpoint.ended))  # 4
+
+    async def _commit(self, commits: Mapping[TopicPartition, tuple[Held, OffsetAndMetadata]]) -> None:
+        """Commits, again and again while the coordinator is not to be had, as long as the watchdog waits."""
+        give_up = time.monotonic() + self.hosting.config.worker.stuck_after / 1e6
+        (lease,) = {held.lease for held, _ in commits.values()}
+        while True:
+            try:
+                return await self.kafka.commit_under(lease, {tp: commit for tp, (_, commit) in commits.items()})
+            except KafkaError as problem:
+                if not problem.retriable or time.monotonic() > give_up:
+                    raise BrokerUnreachable(f"offsets can't be committed: {problem!r}") from problem
+                await asyncio.sleep(_RETRY_S)
+
+    # --- small things ----------------------------------------------------------------------------------------------
+
+    def _new_held(self, tp: TopicPartition, start: OffsetAndMetadata, lease: Lease) -> Held:
+        hosting = self.hosting
+        spec = PipelineSpec(hosting.config, hosting.detector, tp.topic, tp.partition, hosting.states(tp))
+        pipeline = Pipeline(spec)
+        pipeline.restore(start.offset, start.metadata)
+        return Held(pipeline, lease, start, start.offset, pipeline.accounting())
+
+    def _note_end(self) -> None:
+        until = self.hosting.until
+        if until is not None and self.progress.settled:
+            if all(held.position >= until.get(tp, 0) for tp, held in self._held.items()):
+                self.progress.finished.set()
+            else:
+                self.progress.finished.clear()
+
+    def _call(self, work: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _where_to_start(tp: TopicPartition, commit: OffsetAndMetadata | None, first: int, end: int) -> OffsetAndMetadata:
+    """The committed offset, or the first there is. Raises ConfigurationError where the commit is not of this topic."""
+    if commit is None:
+        return OffsetAndMetadata(first, "")
+    if commit.offset > end:
+        raise ConfigurationError(
+            f"the group has committed offset {commit.offset} of {tp.topic}[{tp.partition}], which ends at {end}: the"
+            " topic was made anew. Delete the group's offsets (kafka-consumer-groups.sh --delete-offsets), or choose"
+            " another `group`"
+        )
+    if commit.offset < first:
+        lost = first - commit.offset
+        log.error("records lost to retention before they were read", topic=tp.topic, partition=tp.partition, n=lost)
+        return OffsetAndMetadata(first, commit.metadata)
+    return commit
+
+
+def _offset(checkpoint: Checkpoint) -> OffsetAndMetadata:
+    return OffsetAndMetadata(checkpoint.offset, checkpoint.metadata)

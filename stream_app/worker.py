@@ -1,0 +1,292 @@
+"""`tailrace worker`: one stream processor of the group, from its preflight to its last commit.
+
+In: the configuration and a detector. Out: alerts, scores, drift events and dead letters on their topics. Remembers:
+nothing that is not in Kafka; a worker may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from models.detector import Detector
+from stream_app import preflight
+from stream_app.config import Config, Worker
+from stream_app.errors import ConfigurationError, Stuck, TailraceError
+from stream_app.observe import Metrics, Probes
+from stream_app.partitions import Hosting, Partitions
+from stream_app.preflight import Plan, changelog_topic
+from stream_app.publish import Publisher
+
+if TYPE_CHECKING:
+    from stream_app.app import WorkerApp
+
+log = structlog.get_logger("worker")
+
+# Faust's services wait for each other at the end; what takes longer than this has nothing left to save.
+_STOP_S = 8.0
+_TICK_S = 1.0
+# Records live until their batch is done: looking for garbage after every 700 of them, as is usual, finds none.
+_GARBAGE_AFTER = 50_000
+
+
+async def run_worker(
+    config: Config, detector: Detector | None, until_end: bool = False, verdict: Callable[[int], None] = os._exit
+) -> int:
+    """Runs a worker until a signal, or with `until_end` until its partitions are read to where they end now.
+
+    Gives the exit code. Raises TailraceError with what the user is to be told; nothing is committed then that was not
+    finished. `verdict` ends the process where it can't end by itself: on a second signal, or when it is stuck.
+    """
+    stop = _Signals(verdict)
+    alive = _Alive()
+    async with _probes(config, alive) as metrics:
+        plan = await _unless(stop, asyncio.to_thread(preflight.check, config))
+        if plan is None:
+            return 0
+        until = await _ends(config, plan) if until_end else None
+        async with _publisher(config, plan) as publisher:
+            if detector is not None:
+                metrics.use_model(detector.digest)
+
+            def states(tp: TopicPartition) -> dict[bytes, bytes]:
+                return app.states[tp.topic].of(tp.partition)
+
+            hosting = Hosting(config, detector, publisher, metrics, states, until)
+            alive.partitions = partitions = Partitions(hosting)
+            app = _build(config, plan, partitions)
+            alive.app = app
+            watchdog = _Watchdog(config.worker, alive, verdict)
+            try:
+                await _run(app, partitions, stop, watchdog)
+            finally:
+                await _end(app, partitions, config.worker)
+    return 0
+
+
+def _build(config: Config, plan: Plan, partitions: Partitions) -> WorkerApp:
+    from stream_app.app import build  # Faust takes a second to import, which --help must not
+
+    app = build(config, plan.settings, plan.counts, partitions)
+
+    async def revoked(*_: object, **__: object) -> None:
+        app.gates.close()
+        await partitions.close(config.worker.grace / 1e6)
+
+    app.on_partitions_revoked.connect(revoked, weak=False)
+    return app
+
+
+async def _run(app: WorkerApp, partitions: Partitions, stop: _Signals, watchdog: _Watchdog) -> None:
+    """Until there is a reason to end; raises it where it is a problem."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_AFTER, 20, 20)
+    starting = asyncio.ensure_future(app.start())
+    partitions.attach(lambda: app.consumer.kafka)
+    tasks = [
+        asyncio.ensure_future(work)
+        for work in (
+            stop.given.wait(),
+            partitions.progress.finished.wait(),
+            _raise(partitions.progress.problem),
+            _crashed(app),
+            _checkpoints(partitions),
+            watchdog.watch(),
+        )
+    ]
+    try:
+        done, _ = await asyncio.wait([*tasks, starting], return_when=asyncio.FIRST_COMPLETED)
+        if done == {starting} and starting.exception() is None:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in [*tasks, starting]:
+            task.cancel()
+
+
+async def _checkpoints(partitions: Partitions) -> None:
+    every_s = partitions.hosting.config.worker.checkpoint / 1e6
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            await partitions.checkpoint()
+        except TailraceError:
+            raise
+        except Exception as problem:
+            raise _unexpected(problem) from problem
+
+
+async def _end(app: WorkerApp, partitions: Partitions, worker: Worker) -> None:
+    """Checkpoint, unless there was a problem; then leaves the group, so that others need not wait for the session."""
+    app.gates.close()
+    if not partitions.progress.problem.done():
+        await partitions.shut(worker.grace / 1e6)
+    else:
+        partitions.abandon()
+    with suppress(TimeoutError, Exception):
+        await asyncio.wait_for(app.stop(), _STOP_S)
+
+
+async def _raise(problem: asyncio.Future[BaseException]) -> None:
+    found = await asyncio.shield(problem)
+    raise found if isinstance(found, TailraceError) else _unexpected(found) from found
+
+
+def _unexpected(problem: BaseException) -> TailraceError:
+    return TailraceError(
+        f"the worker can't go on: {type(problem).__name__}: {problem}. Nothing unfinished was committed; a restart"
+        " reads from the last commit"
+    )
+
+
+async def _crashed(app: WorkerApp) -> None:
+    while not app.crashed:
+        await asyncio.sleep(_TICK_S / 4)
+    raise _unexpected(app.crash_reason or RuntimeError("Faust stopped without a reason"))
+
+
+async def _ends(config: Config, plan: Plan) -> dict[TopicPartition, int]:
+    """Where every source partition ends now."""
+    consumer = AIOKafkaConsumer(**plan.settings, isolation_level="read_committed")
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topic, i) for topic, n in plan.counts.items() for i in range(n)]
+        return dict(await consumer.end_offsets(partitions))
+    finally:
+        await consumer.stop()
+
+
+class _Signals:
+    """SIGTERM and SIGINT: the first asks for an orderly end, the second gets one at once."""
+
+    def __init__(self, verdict: Callable[[int], None]) -> None:
+        self.given = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._on_signal, verdict)
+
+    def _on_signal(self, verdict: Callable[[int], None]) -> None:
+        if self.given.is_set():
+            log.warning("ended at once by a second signal; what was not committed will be read again")
+            verdict(1)
+        log.info("ending: finishing the batch, then a checkpoint")
+        self.given.set()
+
+
+class _Alive:
+    """What probes and watchdog ask about."""
+
+    partitions: Partitions | None = None
+    app: WorkerApp | None = None
+
+    def __init__(self) -> None:
+        self.tick = time.monotonic()
+
+    def loop(self) -> tuple[bool, str]:
+        late = time.monotonic() - self.tick
+        return late < 10 * _TICK_S, f"last turn {late:.1f} s ago"
+
+    def assigned(self) -> tuple[bool, str]:
+        if self.partitions is None:
+            return False, "waiting for Kafka"
+        settled = self.partitions.progress.settled
+        return settled, "reading" if settled else "joining the group, or restoring states"
+
+    def n_recovered(self) -> int:
+        return sum(states.n_recovered for states in self.app.states.values()) if self.app else 0
+
+    def lag(self) -> dict[TopicPartition, int]:
+        if self.partitions is None or self.app is None or not self.partitions.progress.settled:
+            return {}
+        return self.partitions.lag(self.app.consumer.highwater)
+
+
+class _Watchdog:
+    """Ends the process when nothing moves: by an error if the loop turns, from a thread of its own if it does not."""
+
+    def __init__(self, worker: Worker, alive: _Alive, verdict: Callable[[int], None]) -> None:
+        self._patience_s, self._alive, self._verdict = worker.stuck_after / 1e6, alive, verdict
+
+    async def watch(self) -> None:
+        partitions = self._alive.partitions
+        assert partitions is not None
+        done = threading.Event()
+        threading.Thread(target=self._watch_loop, args=(done,), daemon=True, name="watchdog").start()
+        recovered = -1
+        try:
+            while True:
+                self._alive.tick = time.monotonic()
+                n, lag = self._alive.n_recovered(), self._alive.lag()
+                if n != recovered or (partitions.progress.settled and not any(lag.values())):
+                    partitions.progress.moved()
+                recovered = n
+                for tp, behind in lag.items():
+                    partitions.hosting.metrics.lag.labels(tp.topic, tp.partition).set(behind)
+                self._judge(partitions, lag)
+                await asyncio.sleep(_TICK_S)
+        finally:
+            done.set()
+
+    def _judge(self, partitions: Partitions, lag: dict[TopicPartition, int]) -> None:
+        still_s = time.monotonic() - partitions.progress.at
+        if still_s > self._patience_s:
+            what = f"{sum(lag.values())} records wait" if partitions.progress.settled else "its states are not restored"
+            raise Stuck(f"no progress for {still_s:.0f} s while {what}. Nothing unfinished was committed; restart it")
+
+    def _watch_loop(self, done: threading.Event) -> None:
+        while not done.wait(_TICK_S):
+            if time.monotonic() - self._alive.tick > self._patience_s:
+                late_s = f"{self._patience_s:.0f}"
+                print(f"the event loop has not turned for {late_s} s; ending", file=sys.stderr, flush=True)
+                self._verdict(1)
+
+
+@asynccontextmanager
+async def _probes(config: Config, alive: _Alive) -> AsyncIterator[Metrics]:
+    metrics, worker = Metrics(), config.worker
+    probes = Probes(metrics, {"event_loop": alive.loop}, {"partitions": alive.assigned})
+    if worker.http_port is not None:
+        try:
+            port = await probes.start(worker.http_host, worker.http_port)
+        except OSError as problem:
+            raise ConfigurationError(
+                f"worker.http_port {worker.http_port} can't be used: {problem.strerror}; choose another, 0 for any, or"
+                " null for none"
+            ) from problem
+        log.info("probes", livez=f"http://{worker.http_host}:{port}/livez")
+    try:
+        yield metrics
+    finally:
+        await probes.stop()
+
+
+@asynccontextmanager
+async def _publisher(config: Config, plan: Plan) -> AsyncIterator[Publisher]:
+    publisher = Publisher(config, plan.settings, lambda source: changelog_topic(config, source))
+    await publisher.start()
+    try:
+        yield publisher
+    finally:
+        await publisher.stop()
+
+
+async def _unless(stop: _Signals, work: Awaitable[Plan]) -> Plan | None:
+    """The result of `work`, or None if a signal comes first."""
+    task, given = asyncio.ensure_future(work), asyncio.ensure_future(stop.given.wait())
+    await asyncio.wait([task, given], return_when=asyncio.FIRST_COMPLETED)
+    given.cancel()
+    return task.result() if task.done() else None
