@@ -107,7 +107,7 @@ def worker(
 @app.command(epilog="\b\nExample: tailrace status --config pump.yaml --json")
 def status(config: ConfigFile, as_json: Json = False) -> None:
     """What became of every sample, per source partition, as of the last checkpoint."""
-    from stream_app.app import status as ask
+    from stream_app.status import status as ask
     from stream_app.config import load
 
     partitions = ask(load(config))["partitions"]
