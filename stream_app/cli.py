@@ -93,7 +93,7 @@ def worker(
         bool, typer.Option("--until-end", help="To the end offsets seen at start, then exit.")
     ] = False,
 ) -> None:
-    """The stream processor: records from the source topics, alerts to the alerts topic."""
+    """The stream processor: records of the source topics in, alerts out."""
     import asyncio
 
     from stream_app.config import load
@@ -106,7 +106,7 @@ def worker(
 
 @app.command(epilog="\b\nExample: tailrace status --config pump.yaml --json")
 def status(config: ConfigFile, as_json: Json = False) -> None:
-    """What became of every sample, per source partition, as of the last checkpoint."""
+    """What became of every sample, per partition, at the last checkpoint."""
     from stream_app.status import status as ask
     from stream_app.config import load
 

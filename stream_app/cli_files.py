@@ -32,7 +32,10 @@ def detect(
     codes: Annotated[str | None, typer.Option(help='One sequence instead of a file: "5,5,22".')] = None,
     sequence: Annotated[Path | None, typer.Option("--json", help="One sequence: a JSON file with a list.")] = None,
 ) -> None:
-    """Runs a file through the same pipeline as the worker, and writes scores, frames, entities, alerts, accounting."""
+    """The worker's pipeline over a file, without a broker.
+
+    Writes scores, frames, entities, alerts and the accounting into a folder.
+    """
     if risk is not None and not 0 < risk < 0.5:
         raise UsageError(f"--risk is a probability above 0 and below 0.5, not {risk:g}")
     if sum(given is not None for given in (file, codes, sequence)) != 1:

@@ -208,7 +208,7 @@ def dlt_redrive(
 def schemas(
     out: Annotated[Path, typer.Option(help="A folder; it is made.")],
 ) -> None:
-    """Writes JSON Schema for each kind of record, and the AsyncAPI document."""
+    """Writes the JSON Schemas of all records, and an AsyncAPI document."""
     from stream_app.schemas import write_schemas
 
     for path in write_schemas(out):
@@ -222,7 +222,7 @@ def bench(
     name: Annotated[str, typer.Argument(help=", ".join(BENCHES))],
     as_json: Json = False,
 ) -> None:
-    """A benchmark: a figure, and its ratios to references measured in the same run."""
+    """Measures a figure, and its ratio to references in the same run."""
     if name not in BENCHES:
         raise UsageError(f"there is no benchmark {name!r}; there are {', '.join(BENCHES)}")
     from stream_app.bench import run_bench

@@ -61,7 +61,10 @@ def progress(label: str, total: float | None = None) -> Iterator[Callable[[float
         yield lambda done: bar.update(task, completed=done)
 
 
-def _cell(value: Any) -> str:
+def plain(text: str) -> str:
     """Text without control characters: names come from Kafka, and a terminal obeys what it is sent."""
-    text = f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
-    return "".join(c if c.isprintable() else "�" for c in text)
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def _cell(value: Any) -> str:
+    return plain(f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value))

@@ -55,7 +55,10 @@ def demo(
     real: Annotated[bool, typer.Option("--real", help="On a real series: water flow through a pipe.")] = False,
     keep: Annotated[Path | None, typer.Option(help="Keep data, bundles and logs in this folder.")] = None,
 ) -> None:
-    """Everything on an embedded broker: a fleet, its detectors, faults, and the alerts as they come."""
+    """Everything on an embedded broker, ending with real alerts.
+
+    A fleet is made up, detectors are trained on its normal part, a worker runs, faults appear and alerts arrive.
+    """
     from training.demo import run_demo
 
     run_demo(real=real, folder=keep)
