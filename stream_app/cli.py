@@ -93,7 +93,7 @@ def worker(
         bool, typer.Option("--until-end", help="To the end offsets seen at start, then exit.")
     ] = False,
 ) -> None:
-    """The stream processor: records of the source topics in, alerts out."""
+    """The stream processor: source records in, alerts out."""
     import asyncio
 
     from stream_app.config import load
@@ -106,9 +106,9 @@ def worker(
 
 @app.command(epilog="\b\nExample: tailrace status --config pump.yaml --json")
 def status(config: ConfigFile, as_json: Json = False) -> None:
-    """What became of every sample, per partition, at the last checkpoint."""
-    from stream_app.status import status as ask
+    """What became of every sample, as of the last checkpoint."""
     from stream_app.config import load
+    from stream_app.status import status as ask
 
     partitions = ask(load(config))["partitions"]
     flat = [{**{k: v for k, v in p.items() if k != "accounting"}, **p["accounting"]} for p in partitions]
