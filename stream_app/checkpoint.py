@@ -57,13 +57,28 @@ class _Metadata(msgspec.Struct, forbid_unknown_fields=True):
     late: int
     duplicate: int
     dead: int
+    so_far: tuple[int, int, int, int, int] | None = None  # of everything read, for people; nothing is restored from it
+    next: int = -1
 
 
-def metadata(accounting: Accounting, clock_us: int) -> str:
-    """The text that travels in the offset commit; well under Kafka's limit of 4,096 bytes."""
-    a = accounting
-    m = _Metadata(1, clock_us, a.samples_read, a.scored, a.late, a.duplicate, a.dead_lettered)
+def metadata(accounting: Accounting, clock_us: int, so_far: Accounting | None = None, next_offset: int = -1) -> str:
+    """The text that travels in the offset commit; well under Kafka's limit of 4,096 bytes.
+
+    accounting: of everything below the offset; so_far: of everything below `next_offset`, open windows included.
+    """
+    read, scored, late, duplicate, dead = map(int, accounting.counts())
+    total = None if so_far is None else tuple(map(int, so_far.counts()))
+    m = _Metadata(1, clock_us, read, scored, late, duplicate, dead, total, next_offset)  # type: ignore[arg-type]
     return msgspec.json.encode(m).decode()
+
+
+def read_progress(text: str) -> tuple[Accounting, int] | None:
+    """Accounting of everything read at the checkpoint, and the next offset then; None as for `read_metadata`."""
+    try:
+        m = msgspec.json.decode(text, type=_Metadata)
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+    return None if m.so_far is None else (Accounting(*m.so_far), m.next)
 
 
 def read_metadata(text: str) -> tuple[Accounting, int] | None:

@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_app.checkpoint import read_metadata
+from stream_app.checkpoint import read_progress
 from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable
 from stream_app.ledger import Accounting
@@ -53,13 +53,14 @@ async def _status(config: Config) -> dict[str, Any]:
 
 
 def _one(tp: TopicPartition, commit: OffsetAndMetadata | None, first: int, end: int) -> dict[str, Any]:
-    known = commit is not None and commit.offset >= 0
-    books = read_metadata(commit.metadata) if commit is not None and known else None
-    offset = commit.offset if commit is not None and known else None
+    """`offset` is where a restart reads from; samples from there on in windows still open are read, not lag."""
+    offset = commit.offset if commit is not None and commit.offset >= 0 else None
+    progress = read_progress(commit.metadata) if commit is not None and offset is not None else None
+    books, read_to = progress or (Accounting(), first if offset is None else offset)
     return {
         "topic": tp.topic,
         "partition": tp.partition,
         "offset": offset,
-        "lag": max(0, end - (first if offset is None else offset)),
-        "accounting": (books[0] if books else Accounting()).as_dict(),
+        "lag": max(0, end - read_to),
+        "accounting": books.as_dict(),
     }
