@@ -59,6 +59,13 @@ async def batches(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> 
         left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
 
 
+async def n_records(config: Config, topic: str) -> int:
+    """How many records have been written to a topic that nothing was removed from."""
+    async with consumer_of(config) as consumer:
+        ends = await consumer.end_offsets(await partitions_of(consumer, topic))
+        return sum(ends.values())
+
+
 def raw_batch(tp: TopicPartition, records: Sequence[Any]) -> RawBatch:
     """A partition's records as columns."""
     return RawBatch(

@@ -1,0 +1,90 @@
+"""What a demo's alerts are worth: which fault each of them tells of, which of none, and whether the books add up.
+
+In: the faults, the alerts seen, the accounting per partition. Out: `Verdict`. Remembers: nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from models.detector import Detector
+from stream_app.alert_lines import time_text
+from stream_app.config import Config
+from stream_app.fleet import Fault
+from stream_app.judging import risk_of
+from stream_app.opening import configured_detector
+from training.demo_stories import Story
+
+
+@dataclass(frozen=True)
+class Books:
+    """What the worker left behind: the status of each partition, and how many windows it judged."""
+
+    partitions: Sequence[dict[str, Any]]
+    windows: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What there is to say in the end."""
+
+    faults: list[dict[str, Any]]
+    promised: float  # false alarms
+    false_alarms: int
+    accounting: dict[str, int]
+
+    @property
+    def adds_up(self) -> bool:
+        """Everything read is accounted for, and nothing is left open at the end."""
+        rest = sum(n for name, n in self.accounting.items() if name != "samples_read")
+        return self.accounting["samples_read"] == rest > 0
+
+
+def judge(story: Story, seen: Sequence[dict[str, Any]], books: Books, config: Config) -> Verdict:
+    """Matches alerts with faults by entity and time."""
+    detector = configured_detector(config)
+    assert detector is not None
+    last_words = {alert["alert_id"]: alert for alert in seen if alert.get("status") != "retracted"}
+    spans = [(alert, *_span(alert)) for alert in last_words.values()]
+    told: set[str] = set()
+    faults = []
+    for fault in story.faults:
+        hits = [(start, alert) for alert, start, end in spans if _tells_of(fault, alert, start, end, detector)]
+        told |= {alert["alert_id"] for _, alert in hits}
+        faults.append(_line(fault, sorted(hits, key=lambda hit: hit[0])))
+    accounting: Counter[str] = Counter()
+    for partition in books.partitions:
+        accounting.update(partition["accounting"])
+    promised = risk_of(config, detector) * books.windows
+    return Verdict(faults, promised, len(last_words) - len(told), dict(accounting))
+
+
+def _tells_of(fault: Fault, alert: dict[str, Any], start_us: int, end_us: int, detector: Detector) -> bool:
+    """An alert may begin a window after the fault's end, since a window that holds the fault ends so late."""
+    after = detector.windows.length_us
+    return alert["entity"] == fault.entity and start_us < fault.end_us + after and end_us > fault.start_us
+
+
+def _line(fault: Fault, hits: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"fault": fault.kind, "entity": fault.entity, "sensor": fault.sensor}
+    row["from"] = time_text(fault.start_us / 1000)
+    if not hits:
+        return row | {"found": "no"}
+    alert = hits[0][1]
+    delay_s = (_us(alert["detected_at"]) - fault.start_us) / 1e6
+    named = [sensor["sensor"] for sensor in (alert.get("sensors") or [])[:1]]
+    return row | {"found": "yes", "after_s": delay_s, "named": "".join(named), "reason": alert.get("reason")}
+
+
+def _span(alert: dict[str, Any]) -> tuple[int, int]:
+    return _us(alert["data_start_time"]), _us(alert["data_end_time"])
+
+
+def _us(t: Any) -> int:
+    if isinstance(t, int | float):
+        return round(t * 1000)
+    return round(datetime.fromisoformat(t).timestamp() * 1e6)
