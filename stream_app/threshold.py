@@ -192,7 +192,7 @@ class _Run:
         c.near_tokens[fed & near] -= 1
         c.far_tokens[fed & far] -= 1
         deepest = excess_at(np.maximum(needed_depth(c, s) + FAR - base_depth(c, s), 0.0), c.tail_shape, c.tail_scale)
-        peak = np.minimum(np.where(far, np.minimum(peak, deepest), peak), LARGEST_KEPT)
+        peak = _between(np.where(far, np.minimum(peak, deepest), peak), 1 / LARGEST_KEPT, LARGEST_KEPT)
         c.margin[:] = np.minimum(c.margin + FEEDBACK * (fed & alarmed), MARGIN_MAX)
         self._ring[self._slots[rows[fed]], c.head[fed].astype(np.int64)] = peak[fed]
         c.head[fed] = (c.head[fed] + 1) % RING

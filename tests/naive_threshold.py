@@ -192,7 +192,7 @@ class NaiveThreshold:
             self.near -= 1
         if alarmed:
             self.margin = min(self.margin + 0.1, 2.3)
-        self.ring.append(float(np.float32(min(peak, 1e30))))
+        self.ring.append(float(np.float32(min(max(peak, 1e-30), 1e30))))
         self.unfitted += 1
         if self.unfitted >= min(max(len(self.ring) // 4, 1), 8):
             self.fit()
