@@ -97,9 +97,11 @@ def worker(
     import asyncio
 
     from stream_app.config import load
+    from stream_app.observe import start_log
     from stream_app.opening import configured_detector
     from stream_app.worker import run_worker
 
+    start_log(verbose=bool(os.environ.get("TAILRACE_DEBUG")))
     settings = load(config)
     raise typer.Exit(asyncio.run(run_worker(settings, configured_detector(settings), until_end=until_end)))
 
