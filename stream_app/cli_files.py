@@ -40,14 +40,15 @@ def detect(
         raise UsageError(f"--risk is a probability above 0 and below 0.5, not {risk:g}")
     if sum(given is not None for given in (file, codes, sequence)) != 1:
         raise UsageError("give one of --input, --codes and --json")
-    if file is None:
-        from stream_app.detect_one import judge_sequence, read_sequence
-
-        tokens = codes.split(",") if codes is not None else read_sequence(sequence)
-        found = judge_sequence([str(token).strip() for token in tokens], model, risk)
-        rows([found], found, as_json=True)
+    if codes is not None:
+        _detect_one([code.strip() for code in codes.split(",")], model, risk)
         return
-    if out is None:
+    if sequence is not None:
+        from stream_app.detect_one import read_sequence
+
+        _detect_one(read_sequence(sequence), model, risk)
+        return
+    if file is None or out is None:
         raise UsageError("--input needs --out, a folder for the results")
     from stream_app.detect import Job, detect
 
@@ -77,6 +78,13 @@ def tail(
         return
     say(str(out))
     note(", ".join(f"{value:,.6g} {name.replace('_', ' ')}" for name, value in found.items()))
+
+
+def _detect_one(tokens: list[str], model: Path, risk: float | None) -> None:
+    from stream_app.detect_one import judge_sequence
+
+    found = judge_sequence(tokens, model, risk)
+    rows([found], found, as_json=True)
 
 
 def _show(accounting: dict[str, Any], n_alerts: int) -> None:
