@@ -4,16 +4,18 @@ In: `RawBatch`. Out: `Decoded`: samples in order of arrival, and a dead letter f
 for the part of it that can't. Remembers: the partition's clock; and, where no detector names them, the sensors and
 tokens seen so far.
 
-What becomes of a record depends on it and on the clock, never on its neighbours in the batch. Runs of single samples,
-by far the most frequent, are decoded as the lines of one text; a run that holds anything else record by record, by the
-same types. Its parts: `records_json` and `records_arrow` read one record, `records_forms` says what it stands for,
-`records_rows` makes columns of it.
+What becomes of a record depends on it and on the clock, never on its neighbours in the batch. Runs of records of one
+form, by far the most frequent, are decoded as the lines of one text; a run that holds anything else record by record,
+by the same types. Its parts: `records_json` and `records_arrow` read one record, `records_forms` says what it stands
+for, `records_rows` makes columns of it and refuses single samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,25 +23,20 @@ from models.scenes import I32, I64
 from stream_app.config import Limits
 from stream_app.keys import Keys
 from stream_app.names import NAME_MAX, Sensors, Vocabulary
-from stream_app.records_forms import Forms, Kind
-from stream_app.records_json import SAMPLES, TOKENS, read_lines, read_record
-from stream_app.records_rows import (
-    Part,
-    Rows,
-    letters,
-    problems,
-    rows_of_columns,
-    rows_of_parts,
-    rows_of_singles,
-)
+from stream_app.records_forms import Forms, Kind, Part, parts_of
+from stream_app.records_json import form_of, read_lines, read_record
+from stream_app.records_rows import Columns, Parts, Rows, letters, problems, rows_of_columns, rows_of_parts
 from stream_app.refusals import Reason, Refused
 from stream_app.samples import DeadLetter, Decoded, Headers, RawBatch, Samples, no_samples
+
+T = TypeVar("T")
 
 __all__ = ["ARROW", "Decoder", "DecoderSettings", "Reason"]
 
 ARROW = b"application/vnd.apache.arrow.stream"
-_RUN = 1_024  # records decoded at once: enough to amortise, and one bad record costs its neighbours little
-_SAMPLES_AT_ONCE = 16_384  # columns that fit a processor's cache
+# What is decoded at once: enough to amortise numpy's calls, few enough that its columns stay in the processor's cache.
+_RECORDS_AT_ONCE, _BYTES_AT_ONCE = 4_096, 131_072
+_FEW = 256  # a run of fewer that isn't even is not halved further
 _KEY_PROBLEMS = {
     Reason.MISSING_KEY: "the key names the entity; set sources.default_entity to read records without one",
     Reason.KEY_TOO_LONG: f"at most {NAME_MAX} bytes are allowed",
@@ -94,28 +91,41 @@ class Decoder:
         self.clock_us = int(clock_us[-1]) if len(batch) else self.clock_us
         found: list[Samples] = [no_samples()]
         dead: list[DeadLetter] = []
-        for first in range(0, len(batch), _RUN):
-            run = _Run(batch, slice(first, first + _RUN), clock_us, self._settings)
-            for rows in run.rows(self._forms):
-                found.append(self._samples(run, rows))
-            dead += sorted(run.dead_letters, key=lambda letter: letter.index)
+        for part in _cuts(batch.values):
+            for run, rows in self._read(batch, part, clock_us):
+                found.append(self._samples(run, rows, dead))
+        dead.sort(key=lambda letter: letter.index)
         joined = (np.concatenate([getattr(part, f.name) for part in found]) for f in fields(Samples))
         return Decoded(Samples(*joined), tuple(dead))
 
-    def _samples(self, run: _Run, rows: Rows) -> Samples:
+    def _read(self, batch: RawBatch, part: slice, clock_us: I64) -> Iterator[tuple[_Run, Rows]]:
+        """The rows of a part of the batch. Where it is not even, its halves may be: so one bad record costs little."""
+        run = _Run(batch, part, clock_us, self._settings)
+        half = (part.start + part.stop) // 2
+        if (parts := run.parts(self._forms)) is not None:
+            yield run, rows_of_parts(parts)
+        elif half - part.start < _FEW:
+            yield from ((run, rows) for rows in run.each(self._forms))
+        else:
+            yield from self._read(batch, slice(part.start, half), clock_us)
+            yield from self._read(batch, slice(half, part.stop), clock_us)
+
+    def _samples(self, run: _Run, rows: Rows, dead: list[DeadLetter]) -> Samples:
         """The samples that can be used; the others become dead letters."""
-        clock_us = run.clock_us[rows.record]
-        if (reasons := problems(rows, clock_us, self._settings.max_ahead_us, self._settings.max_behind_us)) is not None:
+        dead += run.dead_letters
+        run.dead_letters.clear()
+        reasons = problems(rows, run.clock_us, self._settings.max_ahead_us, self._settings.max_behind_us)
+        if reasons is not None:
             lost = reasons >= 0
-            run.dead_letters += letters(rows.where(lost), reasons[lost], clock_us[lost], run.first)
-            rows, clock_us = rows.where(~lost), clock_us[~lost]
+            dead += letters(rows.where(lost), reasons[lost], run.clock_us, run.first)
+            rows = rows.where(~lost)
         return Samples(
             entity=self._entities(run.keys, rows),
             sensor=rows.sensor,
             t_us=rows.t_us,
             value=rows.value,
-            offset=run.offsets[rows.record],
-            clock_us=clock_us,
+            offset=run.offsets.take(rows.record),
+            clock_us=run.clock_us.take(rows.record),
             seq=rows.seq,
             end=rows.end,
         )
@@ -130,7 +140,7 @@ class Decoder:
             self._keys.retire(int(slots[used[end]]))
             begin = end + 1
         self._fill(slots, keys, used[begin:])
-        return slots[rows.record]
+        return slots.take(rows.record)
 
     def _fill(self, slots: I32, keys: Sequence[bytes], records: I64) -> None:
         wanted = keys if len(records) == len(keys) else [keys[i] for i in records.tolist()]
@@ -138,7 +148,7 @@ class Decoder:
 
 
 class _Run:
-    """Neighbouring records of a batch; indices of records count from its first. Read whole where that is possible."""
+    """Neighbouring records of a batch; indices of records count from its first."""
 
     def __init__(self, batch: RawBatch, part: slice, clock_us: I64, settings: DecoderSettings) -> None:
         self.first = part.start
@@ -148,66 +158,66 @@ class _Run:
         self._bytes_max = settings.limits.record_bytes
         # A missing key becomes the default entity or, where there is none, the empty key, which is refused.
         default = (settings.default_entity or "").encode()
-        distinct = {key or default for key in set(batch.keys[part])}
-        self.keys: Sequence[bytes] = [key or default for key in batch.keys[part]]
+        keys = batch.keys[part]
+        distinct = {key or default for key in set(keys)}
+        self.keys: Sequence[bytes] = [key or default for key in keys] if default in distinct else keys  # type: ignore[assignment]
         self._bad_keys = {key: problem for key in distinct if (problem := _key_problem(key))}
         self._arrow = {i for i, those in enumerate(headers) if those and _is_arrow(those)} if any(headers) else set()
+        self._arrow -= {i for i in self._arrow if self._values[i] is None}
 
-    def rows(self, forms: Forms) -> Iterator[Rows]:
-        """The samples in order of arrival. What can't be used is added to `dead_letters`."""
-        singles = None if self._arrow or self._bad_keys else self._singles(forms)
-        return self._each(forms) if singles is None else iter([singles])
+    def parts(self, forms: Forms) -> Parts | None:
+        """The samples of a run of records that are all of one form and all used; None if they are not."""
+        if self._arrow or self._bad_keys or (form := form_of(self._values[0])) is None:
+            return None
+        records = read_lines(self._values, form, self._bytes_max)
+        return forms.parts_of_form(records) if records else None
 
-    def _singles(self, forms: Forms) -> Rows | None:
-        """The rows of a run of single samples, or of single tokens; None if it holds, or may hold, anything else."""
-        if forms.kind != "tokens" and (samples := read_lines(self._values, SAMPLES, self._bytes_max)):
-            sensors = [forms.sensors[r.sensor] for r in samples]
-            return rows_of_singles([r.t for r in samples], sensors, [r.value for r in samples])
-        if forms.kind != "sensors" and (tokens := read_lines(self._values, TOKENS, self._bytes_max)):
-            ids = [forms.vocabulary[r.token] for r in tokens]
-            seq = [-1 if r.seq is None else r.seq for r in tokens]
-            return rows_of_singles([r.t for r in tokens], np.minimum(ids, 0), ids, seq)
-        return None
+    def each(self, forms: Forms) -> Iterator[Rows]:
+        """The rows of any run, record by record. What can't be used is added to `dead_letters`."""
+        for arrow, those in groupby(range(len(self._values)), key=self._arrow.__contains__):
+            if arrow:
+                found = self._usable(those, lambda i: (i, self._columns(i, forms)))
+                yield rows_of_columns([i for i, _ in found], [columns for _, columns in found])
+            else:
+                yield rows_of_parts(parts_of(self._usable(those, lambda i: self._part(i, forms))))
 
-    def _each(self, forms: Forms) -> Iterator[Rows]:
-        """The rows of any run, record by record."""
-        parts: list[Part] = []
-        n_samples = 0
-        for i, value in enumerate(self._values):
+    def _usable(self, those: Iterable[int], read: Callable[[int], T]) -> list[T]:
+        """What `read` makes of these records, of those that it does not refuse."""
+        found = []
+        for i in those:
             try:
-                self._check(i, value)
-                if value is None:
-                    parts.append(Part(i, float(self.clock_us[i]), (0,), (None,), end=True))
-                elif i in self._arrow:
-                    arrow = self._arrow_rows(i, value, forms)
-                    yield rows_of_parts(parts)
-                    yield arrow
-                    parts, n_samples = [], 0
-                else:
-                    parts.append(forms.part(i, read_record(value)))
-                    n_samples += len(parts[-1].values)
+                if self._bad_keys and (problem := self._bad_keys.get(self.keys[i])):
+                    raise Refused(problem, _KEY_PROBLEMS[problem])
+                if len(self._values[i] or b"") > self._bytes_max:
+                    raise Refused(Reason.TOO_LARGE, f"more than {self._bytes_max} bytes")
+                found.append(read(i))
             except Refused as refusal:
                 letter = DeadLetter(self.first + i, refusal.reason, str(refusal), max(refusal.n_samples, 1))
                 self.dead_letters.append(letter)
-            if n_samples > _SAMPLES_AT_ONCE:
-                yield rows_of_parts(parts)
-                parts, n_samples = [], 0
-        yield rows_of_parts(parts)
+        return found
 
-    def _check(self, i: int, value: bytes | None) -> None:
-        if self._bad_keys and (problem := self._bad_keys.get(self.keys[i])):
-            raise Refused(problem, _KEY_PROBLEMS[problem])
-        if value is not None and len(value) > self._bytes_max:
-            raise Refused(Reason.TOO_LARGE, f"{len(value)} bytes, at most {self._bytes_max} are allowed")
+    def _part(self, i: int, forms: Forms) -> Part:
+        value = self._values[i]
+        if value is None:
+            return Part(i, float(self.clock_us[i]), (0,), (None,), end=True)
+        return forms.part(i, read_record(value))
 
-    def _arrow_rows(self, i: int, value: bytes, forms: Forms) -> Rows:
+    def _columns(self, i: int, forms: Forms) -> Columns:
         from stream_app.records_arrow import read_arrow  # a tenth of a second that JSON alone does without
 
         if forms.kind == "tokens":
             raise Refused(Reason.WRONG_KIND, "an Arrow stream of sensors came, the detector reads tokens")
-        columns = read_arrow(value, forms.samples_max)
-        sensors = np.array([forms.sensors[name] for name in columns.names], np.int32)
-        return rows_of_columns(i, sensors[columns.sensor], columns.t_us, columns.value)
+        return read_arrow(self._values[i] or b"", forms.sensors, forms.samples_max)
+
+
+def _cuts(values: Sequence[bytes | None]) -> Iterator[slice]:
+    """Parts of a batch that are worth decoding at once, by the size of their first record."""
+    first = 0
+    while first < len(values):
+        size = len(values[first] or b"") + 1
+        last = min(first + min(max(_BYTES_AT_ONCE // size, 16), _RECORDS_AT_ONCE), len(values))
+        yield slice(first, last)
+        first = last
 
 
 def _key_problem(key: bytes) -> Reason | None:

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -31,14 +31,14 @@ Number = float | None  # null is a missing sample
 Token = int | str
 Type = Literal["float", "word16", "word32", "bits"]
 Rfc3339 = Annotated[datetime, Meta(tz=True)]
+Time = float | Rfc3339  # epoch milliseconds or RFC 3339
 Seq = Annotated[int, Meta(ge=0, le=2**53)]
-Form = TypeVar("Form")
 
 
 class Record(Struct, gc=False):
     """Every form of a source record. A field that is null counts as not given, but for `value`; others are ignored."""
 
-    t: float | Rfc3339 | None = None
+    t: Time | None = None
     sensor: str | None = None
     value: Number | UnsetType = UNSET
     values: list[Number] | dict[str, Number] | None = None
@@ -54,21 +54,51 @@ class OneSample(Struct, gc=False):
     """A `Record` of the form `sensor, t, value`: the other forms' fields can't be anything but null."""
 
     sensor: str
-    t: float
+    t: Time
     value: Number
     values: None = None
     rate_hz: float | None = None
     token: None = None
     tokens: None = None
     seq: Seq | None = None
-    type: Literal["float"] | None = None
+    type: Type | None = None
+    schema_version: Literal[1] | None = None
+
+
+class Chunk(Struct, gc=False):
+    """A `Record` of the form `sensor, t, rate_hz, values`, likewise."""
+
+    sensor: str
+    t: Time
+    rate_hz: float
+    values: list[Number]
+    value: None = None
+    token: None = None
+    tokens: None = None
+    seq: Seq | None = None
+    type: Type | None = None
+    schema_version: Literal[1] | None = None
+
+
+class Several(Struct, gc=False):
+    """A `Record` of several sensors at one time, likewise."""
+
+    t: Time
+    values: dict[str, Number]
+    sensor: str | None = None
+    rate_hz: float | None = None
+    value: None = None
+    token: None = None
+    tokens: None = None
+    seq: Seq | None = None
+    type: Type | None = None
     schema_version: Literal[1] | None = None
 
 
 class OneToken(Struct, gc=False):
     """A `Record` of the form `t, token`, likewise."""
 
-    t: float
+    t: Time
     token: Token
     seq: Seq | None = None
     sensor: str | None = None
@@ -76,29 +106,60 @@ class OneToken(Struct, gc=False):
     values: None = None
     rate_hz: float | None = None
     tokens: None = None
-    type: Literal["float"] | None = None
+    type: Type | None = None
     schema_version: Literal[1] | None = None
 
 
+class Tokens(Struct, gc=False):
+    """A `Record` of the form `t, tokens`, likewise."""
+
+    t: Time
+    tokens: list[Token]
+    seq: Seq | None = None
+    sensor: str | None = None
+    value: None = None
+    values: None = None
+    rate_hz: float | None = None
+    token: None = None
+    type: Type | None = None
+    schema_version: Literal[1] | None = None
+
+
+OneForm = list[OneSample] | list[Chunk] | list[Several] | list[OneToken] | list[Tokens]
+
 _record = msgspec.json.Decoder(Record)
-SAMPLES = msgspec.json.Decoder(OneSample)
-TOKENS = msgspec.json.Decoder(OneToken)
+# Each form's decoder, and how many brackets a record of it opens if it has no field but its own.
+_forms: dict[type[Struct], tuple[msgspec.json.Decoder[Any], int]] = {
+    form: (msgspec.json.Decoder(form), n_brackets)
+    for form, n_brackets in ((OneSample, 1), (Chunk, 2), (Several, 2), (OneToken, 1), (Tokens, 2))
+}
 
 
-def read_lines(
-    values: Sequence[bytes | None], decoder: msgspec.json.Decoder[Form], bytes_max: int
-) -> list[Form] | None:
-    """The records of a run of values that are all of the decoder's form; None if one is not, or may not be.
+def form_of(value: bytes | None) -> type[Struct] | None:
+    """The form of a record, None where it is not plain; then `read_record` knows."""
+    for form, (decoder, _) in _forms.items():
+        try:
+            decoder.decode(value)  # type: ignore[arg-type]  # None raises too
+        except (TypeError, *_MALFORMED):
+            continue
+        return form
+    return None
+
+
+def read_lines(values: Sequence[bytes | None], form: type[Struct], bytes_max: int) -> OneForm | None:
+    """The records of values that are all of a form; None if one is not, or may not be.
 
     The values become the lines of one text. Each record of such a text must end its line, so when there are as many
     records as values, and no value holds a line break, each value was exactly one record.
     """
+    decoder, n_brackets = _forms[form]
     try:
-        decoder.decode(values[0])  # type: ignore[arg-type]  # None raises too; runs of another form end here, cheaply
-        text = b"\n".join(values)  # type: ignore[arg-type]
-        if not _plain(text, len(values)) or (len(text) > bytes_max and max(map(len, values)) > bytes_max):  # type: ignore[arg-type]
+        text = b"\n".join(values)  # type: ignore[arg-type]  # None raises
+        if len(text) > bytes_max and max(map(len, values)) > bytes_max:  # type: ignore[arg-type]
             return None
-        records = decoder.decode_lines(text)
+        if not _plain(text, len(values), n_brackets):
+            return None
+        records: OneForm = decoder.decode_lines(text)
     except (TypeError, *_MALFORMED):
         return None
     return records if len(records) == len(values) else None
@@ -132,11 +193,10 @@ def nested_deeper(value: bytes, levels: int) -> bool:
     return bool(np.max(np.cumsum(opened.astype(np.int64) - closed), initial=0) > levels)
 
 
-def _plain(text: bytes, n: int) -> bool:
-    """Whether a text of n lines surely has one value per line, no nesting, and is UTF-8."""
-    return (
-        text.count(b"\n") == n - 1 and text.count(b"{") == n and b"[" not in text and (text.isascii() or _is_utf8(text))
-    )
+def _plain(text: bytes, n: int, n_brackets: int) -> bool:
+    """Whether a text of n lines has one value per line, is UTF-8, and no record nests more than its form needs."""
+    n_opened = text.count(b"{") + (text.count(b"[") if b"[" in text else 0)
+    return text.count(b"\n") == n - 1 and n_opened == n * n_brackets and (text.isascii() or _is_utf8(text))
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -6,11 +6,10 @@ In: the parts of records, in order of arrival. Out: `Rows`. Remembers: what was 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from itertools import chain
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
 from models.scenes import F64, I32, I64, Bool
@@ -41,111 +40,126 @@ class Rows:
     sensor: I32  # negative: a code of stream_app.names
     t_us: I64
     value: F64
-    largest: F64  # of the type that the record gives; infinite where any number will do
     seq: I64
     end: Bool
+    largest: F64 | None = None  # of the type that the record gives; infinite, or no column, where any number will do
 
     def __len__(self) -> int:
         return len(self.record)
 
-    def where(self, chosen: Bool | NDArray[np.intp]) -> Rows:
-        return Rows(*(getattr(self, f.name)[chosen] for f in fields(Rows)))
+    def where(self, chosen: Bool) -> Rows:
+        given: dict[str, Any] = {name: column[chosen] for name, column in vars(self).items() if column is not None}
+        return Rows(**given)
 
 
-class Part(Struct, frozen=True, gc=False):
-    """The samples of one record: `values[i]` of `sensors[i]`, or of its only one, at `t_us + i * step_us`."""
+@dataclass(frozen=True)
+class Parts:
+    """The samples of n records: `count[i]` of record i, at `t_us[i]` and every `step_us[i]` from there."""
 
-    record: int
-    t_us: float
-    sensors: Sequence[int]
-    values: Sequence[float | None]
-    step_us: float = 0.0
-    largest: float = np.inf
-    seq: int = -1  # of the first; they rise by one, or are all -1
-    end: bool = False
+    t_us: F64
+    count: I64
+    sensor: I32  # one per sample, or one per record
+    value: F64  # one per sample
+    step_us: F64 | None = None
+    largest: F64 | None = None
+    seq: I64 | None = None  # of the first, -1 where not given
+    end: Bool | None = None
+    record: I64 | None = None  # where they are not all records of the run
 
 
-def micros(t_us: Sequence[float] | F64) -> I64:
+@dataclass(frozen=True)
+class Columns:
+    """The samples of one record that came as columns [n]."""
+
+    sensor: I32
+    t_us: I64
+    value: F64
+
+
+def micros(t_us: F64) -> I64:
     """Whole microseconds; times beyond all acceptable ones stay so and can still be added to."""
-    rounded: F64 = np.rint(np.array(t_us, np.float64))
+    rounded: F64 = np.rint(t_us)
     return rounded.clip(-FAR_US, FAR_US).astype(np.int64)
 
 
-def rows_of_singles(
-    t_ms: Sequence[float],
-    sensor: Sequence[int] | I32,
-    value: Sequence[float | None],
-    seq: Sequence[int] | None = None,
-) -> Rows:
-    """One sample from each of n records. Columns [n]."""
-    n = len(t_ms)
+def rows_of_parts(parts: Parts) -> Rows:
+    """One row per sample, in order."""
+    count, total = parts.count, int(parts.count.sum())
+    several = total != len(count) or not (count == 1).all()
+
+    def spread(column: NDArray[Any]) -> NDArray[Any]:
+        return np.repeat(column, count) if several and len(column) == len(count) else column
+
+    t_us = spread(micros(parts.t_us))
+    position = np.arange(total) - spread(count.cumsum() - count) if several else 0
+    if parts.step_us is not None:
+        t_us = t_us + micros(position * spread(parts.step_us))
+    seq = np.full(total, -1) if parts.seq is None else spread(parts.seq)
     return Rows(
-        record=np.arange(n),
-        sensor=np.array(sensor, np.int32),
-        t_us=micros(np.array(t_ms, np.float64) * 1_000.0),
-        value=np.array(value, np.float64),
-        largest=np.full(n, np.inf),
-        seq=np.full(n, -1) if seq is None else np.array(seq, np.int64),
-        end=np.zeros(n, bool),
-    )
-
-
-def rows_of_columns(record: int, sensor: I32, t_us: I64, value: F64) -> Rows:
-    """The samples of one record that came as columns [n]."""
-    n = len(sensor)
-    t_us = t_us.clip(-int(FAR_US), int(FAR_US))
-    return Rows(np.full(n, record), sensor, t_us, value, np.full(n, np.inf), np.full(n, -1), np.zeros(n, bool))
-
-
-def rows_of_parts(parts: Sequence[Part]) -> Rows:
-    """The samples of records of any form. One pass over records; over samples it is numpy's."""
-    count = np.array([len(part.values) for part in parts], np.int64)
-    position = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
-    step_us = np.array([part.step_us for part in parts], np.float64)
-    seq = np.repeat(np.array([part.seq for part in parts], np.int64), count)
-    return Rows(
-        record=np.repeat(np.array([part.record for part in parts], np.int64), count),
-        sensor=_sensors(parts, count),
-        t_us=np.repeat(micros([part.t_us for part in parts]), count) + micros(position * np.repeat(step_us, count)),
-        value=_values(parts, len(position)),
-        largest=np.repeat(np.array([part.largest for part in parts], np.float64), count),
+        record=spread(np.arange(len(count)) if parts.record is None else parts.record),
+        sensor=spread(parts.sensor),
+        t_us=t_us,
+        value=parts.value,
+        largest=None if parts.largest is None else spread(parts.largest),
         seq=np.where(seq < 0, -1, seq + position),
-        end=np.repeat(np.array([part.end for part in parts], bool), count),
+        end=np.zeros(total, bool) if parts.end is None else spread(parts.end),
     )
 
 
-def _sensors(parts: Sequence[Part], count: I64) -> I32:
-    given = np.array([len(part.sensors) for part in parts], np.int64)
-    sensors = np.array([sensor for part in parts for sensor in part.sensors], np.int32)
-    return np.repeat(sensors, np.repeat(np.where(given == count, 1, count), given))
-
-
-def _values(parts: Sequence[Part], n: int) -> F64:
-    try:
-        return np.fromiter(chain.from_iterable([part.values for part in parts]), np.float64, n)
-    except TypeError:  # a null among them; numpy takes it for NaN, at twice the time
-        return np.array([value for part in parts for value in part.values], np.float64)
+def rows_of_columns(record: Sequence[int], columns: Sequence[Columns]) -> Rows:
+    """The samples of records that came as columns."""
+    count = [len(some.sensor) for some in columns]
+    total = sum(count)
+    far = int(FAR_US)
+    return Rows(
+        record=np.repeat(np.array(record, np.int64), count),
+        sensor=np.concatenate([some.sensor for some in columns] or [np.empty(0, np.int32)]),
+        t_us=np.concatenate([some.t_us for some in columns] or [np.empty(0, np.int64)]).clip(-far, far),
+        value=np.concatenate([some.value for some in columns] or [np.empty(0)]),
+        seq=np.full(total, -1),
+        end=np.zeros(total, bool),
+    )
 
 
 def problems(rows: Rows, clock_us: I64, max_ahead_us: int, max_behind_us: int) -> I32 | None:
     """Why samples are refused: positions in SAMPLE_REASONS, -1 where not; None if no sample is.
 
-    clock_us: [n], negative while unknown.
+    clock_us: by record of the run; it never falls, and is negative while unknown.
     """
-    unclocked = clock_us < 0
-    first = np.where(unclocked, 0, clock_us - max_behind_us)
-    last = np.where(unclocked, _YEAR_10000_US, clock_us + max_ahead_us)
-    known, infinite, early, late = rows.sensor >= 0, np.isinf(rows.value), rows.t_us < first, rows.t_us > last
-    typed = np.isfinite(rows.largest)
-    if known.all() and not (infinite.any() or early.any() or late.any() or typed.any()):
+    if _faultless(rows, clock_us, max_ahead_us, max_behind_us):
         return None
-    value = np.where(typed, rows.value, 0.0)
-    outside = (value < 0) | (value > rows.largest) | (value != np.floor(value)) & ~np.isnan(value)
-    found = [*(rows.sensor == code for code in REASONS), infinite, outside, late, early]
+    clock = clock_us[rows.record]
+    found = [
+        *(rows.sensor == code for code in REASONS),
+        np.isinf(rows.value),
+        np.zeros(len(rows), bool) if rows.largest is None else _outside(rows.value, rows.largest),
+        rows.t_us > np.where(clock < 0, _YEAR_10000_US, clock + max_ahead_us),
+        rows.t_us < np.where(clock < 0, 0, clock - max_behind_us),
+    ]
     assert len(found) == len(SAMPLE_REASONS)
     reasons: I32 = np.select(found, range(len(found)), -1).astype(np.int32)
     reasons[rows.end] = -1
     return reasons
+
+
+def _faultless(rows: Rows, clock_us: I64, max_ahead_us: int, max_behind_us: int) -> bool:
+    """Whether surely no sample is to be refused: a look at the extremes, since almost always none is."""
+    if len(rows) == 0:
+        return True
+    if (
+        clock_us[0] < 0
+        or rows.t_us.max() > clock_us[0] + max_ahead_us
+        or rows.t_us.min() < clock_us[-1] - max_behind_us
+    ):
+        return False
+    return bool(rows.largest is None and rows.sensor.min() >= 0 and not np.isinf(rows.value).any())
+
+
+def _outside(value: F64, largest: F64) -> Bool:
+    """Which values are not integers from 0 to the largest of their type. Any number will do where that is infinite."""
+    wrong = (value < 0) | (value > largest) | (value != np.floor(value))
+    refused: Bool = wrong & np.isfinite(largest) & ~np.isnan(value)
+    return refused
 
 
 def letters(rows: Rows, reasons: I32, clock_us: I64, first_record: int) -> list[DeadLetter]:
@@ -157,6 +171,6 @@ def letters(rows: Rows, reasons: I32, clock_us: I64, first_record: int) -> list[
         reason = SAMPLE_REASONS[reasons[row]]
         detail = _DETAIL[reason]
         if reason in (Reason.TIME_AHEAD, Reason.TIME_BEHIND):
-            detail = f"{detail}: {(rows.t_us[row] - clock_us[row]) / 1e6:+.0f} s"
+            detail = f"{detail}: {(rows.t_us[row] - clock_us[rows.record[row]]) / 1e6:+.0f} s"
         found.append(DeadLetter(first_record + int(rows.record[row]), reason, detail, n))
     return found
