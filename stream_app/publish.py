@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -19,8 +19,9 @@ from aiokafka.partitioner import murmur2
 from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable
 from stream_app.pipeline import Result
+from stream_app.preflight import changelog_topic
 from stream_app.samples import Headers, RawBatch
-from stream_app.wire import alert_headers, encode_alert, encode_drift, score_rows
+from stream_app.wire import Speaker, alert_headers, encode_alert, encode_drift, score_rows
 
 # Long enough to fill a batch, short against everything a person notices.
 _LINGER_MS = 5
@@ -36,8 +37,8 @@ _YIELD_EVERY = 500
 class Publisher:
     """The producer of a worker. All methods are called on one event loop."""
 
-    def __init__(self, config: Config, settings: Mapping[str, Any], changelog: Callable[[str], str]) -> None:
-        self._config, self._settings, self._changelog = config, settings, changelog
+    def __init__(self, config: Config, settings: Mapping[str, Any], speaker: Speaker) -> None:
+        self._config, self._settings, self._speaker = config, settings, speaker
         self._letters = {source.topic: source.dead_letter_topic for source in config.sources}
         self._producer: AIOKafkaProducer | None = None
         self._problem: BaseException | None = None
@@ -77,13 +78,13 @@ class Publisher:
         for event in result.drift:
             await self._send(topics.drift, event.entity.encode(), encode_drift(event))
         if topics.scores is not None and result.windows is not None:
-            for entity, value in score_rows(result.windows, self._config.detector):
+            for entity, value in score_rows(result.windows, self._speaker, records.topic, records.partition):
                 partition = await self._partition(topics.scores, entity)
                 await self._send(topics.scores, entity.encode(), value, (), partition)
 
     async def write_states(self, topic: str, partition: int, states: Mapping[bytes, bytes | None]) -> None:
         """Writes states to the changelog of a source partition; None deletes."""
-        changelog = self._changelog(topic)
+        changelog = changelog_topic(self._config, topic)
         for key, state in states.items():
             await self._send(changelog, key, state, (), partition)
 

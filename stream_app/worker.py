@@ -26,8 +26,9 @@ from stream_app.config import Config, Worker
 from stream_app.errors import ConfigurationError, Stuck, TailraceError
 from stream_app.observe import Metrics, Probes
 from stream_app.partitions import Hosting, Partitions
-from stream_app.preflight import Plan, changelog_topic
+from stream_app.preflight import Plan
 from stream_app.publish import Publisher
+from stream_app.wire import Speaker
 
 if TYPE_CHECKING:
     from stream_app.app import WorkerApp
@@ -56,7 +57,7 @@ async def run_worker(
         if plan is None:
             return 0
         until = await _ends(config, plan) if until_end else None
-        async with _publisher(config, plan) as publisher:
+        async with _publisher(config, plan, detector) as publisher:
             if detector is not None:
                 metrics.use_model(detector.digest)
 
@@ -275,8 +276,8 @@ async def _probes(config: Config, alive: _Alive) -> AsyncIterator[Metrics]:
 
 
 @asynccontextmanager
-async def _publisher(config: Config, plan: Plan) -> AsyncIterator[Publisher]:
-    publisher = Publisher(config, plan.settings, lambda source: changelog_topic(config, source))
+async def _publisher(config: Config, plan: Plan, detector: Detector | None) -> AsyncIterator[Publisher]:
+    publisher = Publisher(config, plan.settings, Speaker.of(config.detector, detector))
     await publisher.start()
     try:
         yield publisher
