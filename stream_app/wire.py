@@ -6,7 +6,7 @@ for readers who know nothing of CloudEvents. Remembers: nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,66 +62,36 @@ def encode_drift(event: Any) -> bytes:
 
 def score_rows(windows: ScoredWindows, speaker: Speaker, topic: str, partition: int) -> Iterator[tuple[str, bytes]]:
     """Entity and JSON of each window; the names are those of alerts."""
-    scenes, scored, judged = windows.scenes, windows.scored, windows.judged
-    columns = zip(
-        windows.entities,
-        _rfc3339(scenes.start_us),
-        _rfc3339(scenes.end_us),
-        scored.score.tolist(),
-        judged.threshold.tolist(),
-        judged.tail_probability.tolist(),
-        judged.grade.tolist(),
-        judged.alarm.tolist(),
-        judged.warming.tolist(),
-        scored.cluster.tolist(),
-        scored.membership_probability.tolist(),
-        scored.parts.tolist(),
-        scenes.first_offset.tolist(),
-        scenes.last_offset.tolist(),
-        strict=True,
-    )
-    # Per window, not per sample; what is left of it is one call of the encoder.
-    for (
-        entity,
-        start,
-        end,
-        score,
-        threshold,
-        tail,
-        grade,
-        alarm,
-        warming,
-        cluster,
-        member,
-        parts,
-        first,
-        last,
-    ) in columns:
-        yield (
-            entity,
-            orjson.dumps(
-                {
-                    "detector": speaker.detector,
-                    "entity": entity,
-                    "data_start_time": start,
-                    "data_end_time": end,
-                    "anomaly_score": score,
-                    "threshold": threshold,
-                    "tail_probability": tail,
-                    "anomaly_grade": grade,
-                    "anomalous": alarm,
-                    "state": "warming" if warming else "live",
-                    "cluster": {
-                        "id": cluster,
-                        "membership_probability": member,
-                        "label": speaker.cluster_names.get(cluster),
-                    },
-                    "parts": dict(zip(speaker.part_names, parts, strict=True)),
-                    "bundle": speaker.bundle,
-                    "inputs": [{"topic": topic, "partition": partition, "first_offset": first, "last_offset": last}],
-                }
-            ),
-        )
+    columns = _score_columns(windows, speaker, topic, partition)
+    names = tuple(columns)
+    for entity, row in zip(windows.entities, zip(*columns.values(), strict=True), strict=True):
+        yield entity, orjson.dumps(dict(zip(names, row, strict=True)))
+
+
+def _score_columns(windows: ScoredWindows, speaker: Speaker, topic: str, partition: int) -> dict[str, Sequence[Any]]:
+    scenes, scored, judged, n = windows.scenes, windows.scored, windows.judged, len(windows.entities)
+    belongs = zip(scored.cluster.tolist(), scored.membership_probability.tolist(), strict=True)
+    offsets = zip(scenes.first_offset.tolist(), scenes.last_offset.tolist(), strict=True)
+    label = speaker.cluster_names.get
+    return {
+        "detector": [speaker.detector] * n,
+        "entity": windows.entities,
+        "data_start_time": _rfc3339(scenes.start_us),
+        "data_end_time": _rfc3339(scenes.end_us),
+        "anomaly_score": scored.score.tolist(),
+        "threshold": judged.threshold.tolist(),
+        "tail_probability": judged.tail_probability.tolist(),
+        "anomaly_grade": judged.grade.tolist(),
+        "anomalous": judged.alarm.tolist(),
+        "state": ["warming" if warming else "live" for warming in judged.warming.tolist()],
+        "cluster": [{"id": c, "membership_probability": p, "label": label(c)} for c, p in belongs],
+        "parts": [dict(zip(speaker.part_names, parts, strict=True)) for parts in scored.parts.tolist()],
+        "bundle": [speaker.bundle] * n,
+        "inputs": [
+            [{"topic": topic, "partition": partition, "first_offset": first, "last_offset": last}]
+            for first, last in offsets
+        ],
+    }
 
 
 def _rfc3339(us: Any) -> list[str]:
