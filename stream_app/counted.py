@@ -116,7 +116,7 @@ class CountWindows:
 
     def _take(self, samples: Samples, order: I64, slots: I32, forced: I32) -> tuple[_Sessions, I64]:
         """Stores tokens that lie by slot, within a slot as they came. Gives sessions and duplicates' offsets."""
-        state, row = self._keys[STAGE], self._keys[STAGE][slots]
+        state, row = self._keys[STAGE], self._keys[STAGE].take(slots)
         starts = starts_of(samples.entity[order])
         group = np.searchsorted(slots, samples.entity[order])
         begins = silences(samples.clock_us[order], starts, row["clock_us"][group[starts]]) >= self._idle_us
@@ -164,7 +164,7 @@ class CountWindows:
     def _finished(self, sessions: _Sessions, slots: I32) -> _Sessions:
         """The sessions, with the last one of these slots over."""
         others = np.setdiff1d(slots, sessions.slot)
-        row = self._keys[STAGE][others]
+        row = self._keys[STAGE].take(others)
         quiet = _Sessions(others, row["position"], row["position"], row["ordinal"], np.ones(len(others), bool))
         over = sessions.over | np.isin(sessions.slot, slots)
         if not len(others):

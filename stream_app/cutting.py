@@ -60,7 +60,8 @@ class Rows:
     skipped: I32  # how many of the windows that hold its time had closed before it came: the first ones
 
     def at(self, rows: I64 | Bool) -> Rows:
-        return Rows(*(getattr(self, f.name)[rows] for f in fields(self)))
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return Rows(*(getattr(self, f.name).take(rows) for f in fields(self)))
 
 
 @dataclass(frozen=True)

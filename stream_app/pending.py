@@ -4,8 +4,8 @@ In: rows grouped by slot. Out: the same rows, all of a slot's together. Remember
 
 Rows lie in columns that only grow at the end. What one call appends for a slot is a chunk, and a slot's chunks are
 linked from the newest to the oldest. Appending therefore costs the same however many slots there are and however old
-the stream is; taking costs what is taken. Taken rows are garbage, and are left behind when the columns are full and
-the rest moves to new ones twice its size.
+the stream is; taking costs what is taken. Taken rows are garbage: when the columns are full the living rows are pushed
+together or, if they need more than half of the room or little of it, moved to columns twice their size.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ Columns = dict[str, NDArray[Any]]
 T = TypeVar("T", bound=np.generic)
 FIRST_ROWS = 65_536  # a few MB: small stores never notice that they move
 FIRST_CHUNKS = 1_024
+BLOCK = 262_144  # rows copied at a time
 MANY_CHUNKS = 64  # a chain this long is worth packing: taking it costs a step per chunk
 PACKED_PER_CHUNK = 16  # but not before the chain has a 16th of the rows that packing would copy
 
@@ -95,7 +96,7 @@ class Pending:
         self._length[chunk] = 0
         self._head[slots], self._count[slots], self._chain[slots], self._packed[slots] = -1, 0, 0, 0
         self._alive -= len(at)
-        return counts, {name: column[at] for name, column in self._rows.items()}
+        return counts, {name: column.take(at) for name, column in self._rows.items()}
 
     def _chunks(self, slots: I32) -> I64:
         """The chunks of each slot, oldest first. A loop over the longest chain; `crowded` keeps chains short."""
@@ -137,9 +138,12 @@ class Pending:
         alive = np.flatnonzero(self._length[: self._n_chunks])
         lengths, room = self._length[alive].astype(np.int64), FIRST_CHUNKS + 2 * len(alive)
         at, every = ranges(self._start[alive], lengths), np.arange(len(alive))
-        capacity = max(FIRST_ROWS, 2 * (len(at) + n))
-        for name, column in self._rows.items():  # one by one: only one column lies in memory twice
-            self._rows[name] = _moved(column, at, capacity)
+        capacity, needed = len(self._rows["offset"]), len(at) + n
+        for name, column in self._rows.items():  # one by one: at most one column lies in memory twice
+            if not capacity // 8 <= 2 * needed <= capacity:
+                self._rows[name] = _moved(column, at, max(FIRST_ROWS, 2 * needed))
+            else:
+                _pushed_together(column, at)
         renamed = np.full(self._n_chunks + 1, -1, np.int32)  # the last entry: "no chunk" stays -1
         renamed[alive] = every
         self._head = renamed[self._head]
@@ -156,3 +160,10 @@ def _moved(column: NDArray[T], rows: I64, capacity: int) -> NDArray[T]:
     new = np.empty(capacity, column.dtype)
     np.take(column, rows, out=new[: len(rows)], mode="clip")  # "clip": numpy copies once more where it must check
     return new
+
+
+def _pushed_together(column: NDArray[Any], rows: I64) -> None:
+    """Moves ascending rows to the front. In blocks: no row is written before it was read, and little is held twice."""
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        column[start : start + len(block)] = column.take(block, mode="clip")

@@ -127,7 +127,7 @@ class TimeWindows:
         lengths = lengths_of(starts, len(slots))
         tails = starts + lengths - 1
         state, heads = self._keys[STAGE], slots[starts]
-        row = state[heads]
+        row = state.take(heads)
         groups = np.repeat(np.arange(len(heads)), lengths)
         passed = self._grid.ended(t_us - self._lateness_us)
         shut = running_max(passed, groups, self._grid.ended(row["closed_until_us"]))
