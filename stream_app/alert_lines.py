@@ -27,7 +27,7 @@ def print_alerts(config: Config, topic: str | None, follow: bool, as_json: bool)
 async def alerts(config: Config, topic: str, follow: bool) -> AsyncIterator[dict[str, Any]]:
     """The alerts on a topic, as they were published; a record that is no JSON object is passed over."""
     async with consumer_of(config) as consumer:
-        tps = await partitions_of(consumer, topic)
+        tps = partitions_of(config, topic)
         async for batch in batches(consumer, tps):
             for value in batch.values:
                 if (alert := _alert(value)) is not None:

@@ -52,7 +52,12 @@ class Summary:
 
 def detect(job: Job) -> Summary:
     """Runs the file and writes the results. Raises ConfigurationError, BundleRefused."""
-    detector, reader = open_bundle(job.model), Reader(job.file)
+    return detect_with(open_bundle(job.model), job)
+
+
+def detect_with(detector: Detector, job: Job) -> Summary:
+    """As `detect`, with a detector that is open already."""
+    reader = Reader(job.file)
     config = _config(job, detector)
     _must_fit(reader, detector)
     order = order_of(reader, config.windows.lateness)

@@ -25,6 +25,7 @@ from stream_app.file_order import Order, arriving, order_of
 from stream_app.file_records import Message, Recorder
 from stream_app.files import Reader
 from stream_app.security import client_settings
+from stream_app.topic_batches import partitions_of
 
 BATCH_BYTES = 512 * 1024  # the producer's own default of 16 kB makes many times as many requests
 LATENESS_US = 5_000_000  # the default of a worker: rows later than that are out of order
@@ -88,10 +89,10 @@ def _messages(reader: Reader, order: Order, recorder: Recorder, ends: bool) -> I
 
 
 async def _send(job: Job, to: Config, messages: Iterator[Message], tell: Any) -> Sent:
+    partitions = [tp.partition for tp in partitions_of(to, job.topic)]
     producer = AIOKafkaProducer(acks="all", max_batch_size=BATCH_BYTES, **client_settings(to))
     try:
         await producer.start()
-        partitions = await _partitions(producer, job.topic)
         return await _Sender(producer, job, partitions).send(messages, tell)
     except KafkaConnectionError as problem:
         raise BrokerUnreachable(f"Kafka at {to.brokers} does not answer: {problem}") from problem
@@ -99,16 +100,6 @@ async def _send(job: Job, to: Config, messages: Iterator[Message], tell: Any) ->
         raise BrokerUnreachable(f"Kafka at {to.brokers} refused a record: {problem}") from problem
     finally:
         await producer.stop()
-
-
-async def _partitions(producer: AIOKafkaProducer, topic: str) -> list[int]:
-    found = sorted(producer.client.cluster.partitions_for_topic(topic) or ())
-    if not found:
-        await producer.client.fetch_all_metadata()
-        found = sorted(producer.client.cluster.partitions_for_topic(topic) or ())
-    if not found:
-        raise ConfigurationError(f"there is no topic {topic}; create it: tailrace topics create --topic {topic}")
-    return found
 
 
 class _Sender:

@@ -16,7 +16,8 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable, ConfigurationError
 from stream_app.samples import RawBatch
-from stream_app.security import client_settings
+from stream_app.security import client_settings, security_settings
+from stream_app.topics import partition_counts
 
 MAX_RECORDS = 20_000
 _POLL_MS = 500
@@ -39,11 +40,12 @@ async def consumer_of(config: Config) -> AsyncIterator[AIOKafkaConsumer]:
         await consumer.stop()
 
 
-async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
-    """All partitions. Raises ConfigurationError where there is no such topic."""
-    if topic not in await consumer.topics():
+def partitions_of(config: Config, topic: str) -> list[TopicPartition]:
+    """All partitions. Raises ConfigurationError where there is no such topic, BrokerUnreachable."""
+    found = partition_counts(config.brokers, [topic], **security_settings(config.security))
+    if topic not in found:
         raise ConfigurationError(f"there is no topic {topic}; create it: tailrace topics create --topic {topic}")
-    return [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
+    return [TopicPartition(topic, p) for p in range(found[topic])]
 
 
 async def batches(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> AsyncIterator[RawBatch]:
@@ -62,7 +64,7 @@ async def batches(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> 
 async def n_records(config: Config, topic: str) -> int:
     """How many records have been written to a topic that nothing was removed from."""
     async with consumer_of(config) as consumer:
-        ends = await consumer.end_offsets(await partitions_of(consumer, topic))
+        ends = await consumer.end_offsets(partitions_of(config, topic))
         return sum(ends.values())
 
 

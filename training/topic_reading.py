@@ -33,7 +33,7 @@ def read_topic(topic: str, config: Config) -> tuple[Named, list[str]]:
 async def _read(topic: str, config: Config) -> tuple[Named, list[str]]:
     gathered: dict[int, _Partition] = {}
     async with consumer_of(config) as consumer:
-        async for batch in batches(consumer, await partitions_of(consumer, topic)):
+        async for batch in batches(consumer, partitions_of(config, topic)):
             gathered.setdefault(batch.partition, _Partition(topic, config)).add(batch)
     kinds = {kind for partition in gathered.values() for kind in partition.kinds}
     if len(kinds) > 1:
