@@ -28,7 +28,9 @@ class Judged:
     tail_probability: F64  # [w] P(a normal window scores this high or higher), as episodes per window
     alarm: Bool  # [w]
     episode_start: Bool  # [w] the first alarm of an episode
+    episode_open: Bool  # [w] an episode is open after this window
     grade: F64  # [w] 0: no alarm, up to 1: impossible under the tail
+    confidence: F64  # [w] 0..1, how well the entity's own normal is known: one half after 500 windows
     warming: Bool  # [w]
 
 
@@ -39,7 +41,7 @@ class Trace:
 
     def __init__(self, n: int) -> None:
         self.before = np.empty((self.N, n))
-        self.alarm, self.start = np.zeros(n, bool), np.zeros(n, bool)
+        self.alarm, self.start, self.open = np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool)
 
     def judged(self, settings: Settings, x: F64, rows: I64, n: int) -> Judged:
         """Columns in the order of the windows; `rows` says where each of the walk's windows belongs. [n]"""
@@ -53,7 +55,9 @@ class Trace:
             (np.where(has_tail, probability, np.nan), np.nan),
             (self.alarm, False),
             (self.start, False),
+            (self.open, False),
             (np.where(self.alarm, np.clip(1 - probability / settings.risk, 0.0, 1.0), 0.0), 0.0),
+            (c.age / (c.age + WARM_AFTER), 0.0),
             (np.where(c.borrowed > 0, own < WARM_AFTER, own * settings.risk < WARM_EPISODES) | ~has_tail, True),
         )
         return Judged(*(_scatter(column, rows, n, missing) for column, missing in columns))

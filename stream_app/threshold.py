@@ -147,6 +147,7 @@ class _Run:
             verdict = self._judge(touched, excess[touched], atom[touched], feeds[touched])
             alarm[touched], starts[touched] = verdict.alarm, verdict.starts
             trace.alarm[begin + touched], trace.start[begin + touched] = verdict.shown, verdict.episode_start
+        np.equal(c.episode, 1.0, out=trace.open[begin : begin + k])
         _learn(c, deviation, alarm, starts, self._s)
         if len(touched):
             fed = verdict.closing & feeds[touched] & (verdict.peak > 0)
@@ -170,7 +171,6 @@ class _Run:
         cut = above & opened & (c.seen - c.piece_start >= s.piece)
         starts, closing = above & (~opened | cut), ~above | cut
         peak, alarmed = c.peak.copy(), c.piece_alarmed > 0
-        c.episode[above & ~opened] = 0.0
         new = alarm & (c.episode == 0)
         shown = new & ~held_back(c, s)
         c.episode[new] = np.where(shown[new], 1.0, 2.0)
@@ -179,6 +179,7 @@ class _Run:
         c.piece_alarmed[:] = np.maximum(np.where(starts, 0.0, c.piece_alarmed), alarm)
         c.piece_start[starts] = c.seen[starts]
         c.cluster_end[:] = np.where(above, c.seen + s.gap, np.inf)
+        c.episode[~above] = 0.0
         self._columns[:, rows] = own
         return _Verdict(alarm, alarm & (c.episode == 1), shown, starts, closing, peak, alarmed)
 

@@ -1,0 +1,95 @@
+"""What an alert message is: the record on the alerts topic, field by field.
+
+In: nothing. Out: the types, and their CloudEvents headers. Remembers: nothing. Changing a name here breaks consumers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import numpy as np
+
+Status = Literal["open", "update", "closed", "retracted"]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The known behaviour that the worst window was nearest to; -1: none."""
+
+    id: int
+    membership_probability: float
+    label: str | None
+
+
+@dataclass(frozen=True)
+class AlertSensor:
+    """A sensor's share of the score, with what it showed and what was expected."""
+
+    sensor: str
+    contribution: float
+    actual: float | None
+    expected: float | None
+    bins: tuple[tuple[str, float], ...]  # (start, share of the contribution); empty in a closing message
+
+
+@dataclass(frozen=True)
+class Input:
+    """The records an alert is made from."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One message about one episode, names as on the topic. Times are RFC 3339 in UTC, to the microsecond."""
+
+    alert_id: str
+    status: Status
+    detector: str
+    entity: str
+    data_start_time: str
+    data_end_time: str
+    detected_at: str  # event time: the end of the first anomalous window
+    published_at: str  # wall clock: the only field in which a replay differs
+    anomaly_score: float
+    threshold: float
+    tail_probability: float
+    anomaly_grade: float
+    confidence: float
+    state: Literal["live", "warming"]
+    reason: Literal["tail", "noise", "drift", "classifier"]
+    cluster: Cluster
+    sensors: tuple[AlertSensor, ...]
+    bundle: str
+    inputs: tuple[Input, ...]
+    reproduce: str
+
+
+def rfc3339(us: int | np.int64) -> str:
+    """Microseconds since the epoch as a text.
+
+    >>> rfc3339(1_700_000_000_000_001)
+    '2023-11-14T22:13:20.000001Z'
+    """
+    moment = _EPOCH + timedelta(microseconds=int(us))
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def cloudevent_headers(alert: Alert) -> list[tuple[str, bytes]]:
+    """The CloudEvents 1.0 attributes of an alert, in Kafka's binary mode."""
+    attributes = {
+        "ce_specversion": "1.0",
+        "ce_id": f"{alert.alert_id}-{alert.status}-{alert.data_end_time}",
+        "ce_source": f"/tailrace/{alert.detector}",
+        "ce_type": f"tailrace.alert.{alert.status}",
+        "ce_subject": alert.entity,
+        "ce_time": alert.detected_at,
+        "content-type": "application/json",
+    }
+    return [(name, value.encode()) for name, value in attributes.items()]
