@@ -18,7 +18,6 @@ from models.scenes import I32, I64
 from stream_app.keys import Row
 
 MAX_PAGES = 64  # bounds the undo log; more pages are merged, which only makes the safe offset coarser
-PAGE_RECORDS = 4_096  # a page this long is full, so that tiny batches do not each make one
 READ, SCORED, LATE, DUPLICATE, DEAD = range(5)
 
 
@@ -86,8 +85,7 @@ class Ledger:
 
     def begin(self, first: int, end: int, clock_us: int) -> None:
         """A batch of records at offsets [first, end) follows; `clock_us`: the partition's clock after it."""
-        if not self._pages or self._pages[-1].records >= PAGE_RECORDS:
-            self._pages.append(_Page(first, self.clock_us))
+        self._pages.append(_Page(first, self.clock_us))
         self._pages[-1].records += end - first
         self.next_offset, self.clock_us = end, clock_us
         if len(self._pages) > MAX_PAGES:

@@ -17,6 +17,7 @@ from models.scenes import I64, Bool, Scenes
 from stream_app.keys import Keys
 
 STAGE = "scoring"
+PER_SAMPLE = ("sensor", "t_us", "value")
 COLUMNS = ("score", "parts", "cluster", "membership_probability", "embedding")
 
 
@@ -40,8 +41,8 @@ class Scoring:
         """Scores the windows; gives also which rows of the scenes the rows of `Scored` are. [scored windows]"""
         try:
             return self._score(scenes, np.arange(len(scenes)))
-        except Exception as problem:  # one window must not take its neighbours along
-            return self._one_entity_at_a_time(scenes, problem)
+        except Exception:  # one window must not take its neighbours along
+            return self._one_at_a_time(scenes)
 
     def _score(self, scenes: Scenes, rows: I64) -> tuple[Scored, I64, list[Refused]]:
         part = select(scenes, rows)
@@ -54,34 +55,39 @@ class Scoring:
         refused = [Refused(int(rows[i]), "nonfinite_score", f"score {scored.score[i]}") for i in np.flatnonzero(~fine)]
         return (scored if fine.all() else keep(scored, fine)), rows[fine], refused
 
-    def _one_entity_at_a_time(self, scenes: Scenes, problem: Exception) -> tuple[Scored, I64, list[Refused]]:
-        entities = np.unique(scenes.entity)
-        if len(entities) == 1:
-            detail = f"{type(problem).__name__}: {problem}"[:200]
-            refused = [Refused(i, "score_failed", detail) for i in range(len(scenes))]
-            nothing = self.detector.score(select(scenes, np.empty(0, np.int64)), self.keys[STAGE][:0])
-            return nothing, np.empty(0, np.int64), refused
-        done = [self._entity(scenes, np.flatnonzero(scenes.entity == entity)) for entity in entities]
-        return (
-            join([scored for scored, _, _ in done]),
-            np.concatenate([rows for _, rows, _ in done]),
-            [r for _, _, refused in done for r in refused],
-        )
-
-    def _entity(self, scenes: Scenes, rows: I64) -> tuple[Scored, I64, list[Refused]]:
-        try:
-            return self._score(scenes, rows)
-        except Exception as problem:
-            nothing, none, refused = self._one_entity_at_a_time(select(scenes, rows), problem)
-            return nothing, none, [replace(r, window=int(rows[r.window])) for r in refused]
+    def _one_at_a_time(self, scenes: Scenes) -> tuple[Scored, I64, list[Refused]]:
+        """As `update`, a window at a time: slow, and needed only for the batch that holds the window that fails."""
+        none = np.empty(0, np.int64)
+        done, rows, refused = [self._score(scenes, none)[0]], none, list[Refused]()
+        for i in range(len(scenes)):
+            try:
+                scored, row, problems = self._score(scenes, np.array([i]))
+            except Exception as problem:
+                refused.append(Refused(i, "score_failed", f"{type(problem).__name__}: {problem}"[:200]))
+            else:
+                done, rows, refused = [*done, scored], np.append(rows, row), refused + problems
+        return join(done), rows, refused
 
 
-def select(scenes: Scenes, rows: I64) -> Scenes:
-    """Some of the windows, ascending; the samples stay as they are."""
-    if len(rows) == len(scenes):
+def select(scenes: Scenes, at: I64) -> Scenes:
+    """Some of the windows, ascending, with the samples that they hold."""
+    if len(at) == len(scenes):
         return scenes
-    names = ("entity", "start_us", "end_us", "position", "first", "last", "first_offset", "last_offset", "ended")
-    return replace(scenes, **{name: getattr(scenes, name)[rows] for name in names})
+    border = np.zeros(len(scenes.t_us) + 1, np.int64)
+    np.add.at(border, scenes.first[at], 1)
+    np.add.at(border, scenes.last[at], -1)
+    held = np.cumsum(border)[:-1] > 0
+    moved = np.append(0, np.cumsum(held))
+    columns = {f.name: getattr(scenes, f.name) for f in fields(Scenes)}
+    columns = {name: column[held] if name in PER_SAMPLE else column[at] for name, column in columns.items()}
+    return Scenes(**columns | {name: moved[columns[name]] for name in ("first", "last")})
+
+
+def join_scenes(parts: list[Scenes]) -> Scenes:
+    """Several parts end to end. At least one."""
+    before = np.cumsum([0, *(len(p.t_us) for p in parts)])[:-1].tolist()
+    moved = [replace(p, first=p.first + n, last=p.last + n) for p, n in zip(parts, before, strict=True)]
+    return Scenes(*(np.concatenate([getattr(p, f.name) for p in moved]) for f in fields(Scenes)))
 
 
 def keep(scored: Scored, fine: Bool) -> Scored:

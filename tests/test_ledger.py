@@ -23,12 +23,6 @@ def slots(*values: int) -> np.ndarray:
     return np.array(values, np.int32)
 
 
-@pytest.fixture
-def pages_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "PAGE_RECORDS", 1)
-
-
-@pytest.mark.usefixtures("pages_of_one")
 def test_the_safe_offset_is_the_start_of_the_page_that_holds_what_is_needed() -> None:
     books = Ledger()
     for start in (0, 10, 20):
@@ -37,7 +31,6 @@ def test_the_safe_offset_is_the_start_of_the_page_that_holds_what_is_needed() ->
     assert [books.safe_offset(n) for n in (0, 9, 10, 25)] == [0, 0, 10, 20]
 
 
-@pytest.mark.usefixtures("pages_of_one")
 def test_below_an_offset_the_sum_holds_and_the_clock_is_that_of_then() -> None:
     books = Ledger(offset=5, base=Accounting(5, 5), clock_us=7)
     books.begin(5, 8, 70)
@@ -51,7 +44,6 @@ def test_below_an_offset_the_sum_holds_and_the_clock_is_that_of_then() -> None:
     assert books.accounting().open == 1
 
 
-@pytest.mark.usefixtures("pages_of_one")
 def test_settling_forgets_pages_and_keeps_the_sums() -> None:
     books = Ledger()
     for start in (0, 1, 2):
@@ -75,7 +67,6 @@ def test_rows_at_an_offset_are_those_of_a_full_copy(
     """However pages are merged, the rows at each safe offset are those a copy taken then would show."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "MAX_PAGES", max_pages)
-        patch.setattr(ledger, "PAGE_RECORDS", data.draw(st.integers(1, 3)))
         books, state, copies = Ledger(), rows(0, 0, 0, 0, 0, 0), {}
         for offset, touched in enumerate(batches):
             copies[offset] = state.copy()

@@ -1,0 +1,145 @@
+"""Judging: what happens to windows once they are closed, stage by stage: score, threshold, drift, alerts.
+
+In: `Scenes` that no state has seen yet. Out: `Result`. Remembers: what its stages remember, in their rows of `Keys`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from models.detector import Detector, Frames, Scored
+from models.scenes import I32, Scenes
+from stream_app import alerts, scoring, threshold, windows
+from stream_app.config import Config
+from stream_app.errors import ConfigurationError
+from stream_app.keys import Keys, Row
+from stream_app.samples import DeadLetter
+from stream_app.scoring import Refused, Scoring
+from stream_app.threshold import Judged
+
+ABSORBED_STAGE = "pipeline"
+ABSORBED = np.zeros(1, [("absorbed", np.int64)])  # windows below this ordinal have been seen
+PERIODS_US = {"day": 86_400_000_000, "week": 604_800_000_000}
+
+
+@dataclass(frozen=True)
+class PipelineSpec:
+    """What one partition needs to run. `store` holds the packed states of its keys and is kept up to date."""
+
+    config: Config
+    detector: Detector | None = None  # None: everything but scoring
+    topic: str = "file"
+    partition: int = 0
+    store: MutableMapping[bytes, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScoredWindows:
+    """Windows with everything said of them; row i of each column belongs together."""
+
+    scenes: Scenes
+    scored: Scored
+    judged: threshold.Judged
+    entities: tuple[str, ...]  # [w] names
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a batch gave. `windows` is None where nothing was scored."""
+
+    dead_letters: tuple[DeadLetter, ...] = ()
+    windows: ScoredWindows | None = None
+    refused: tuple[tuple[Refused, str, int, int], ...] = ()  # with entity, first and last offset of the window
+    alerts: tuple[alerts.Alert, ...] = ()
+    drift: tuple[Any, ...] = ()
+
+    @property
+    def frames(self) -> Frames | None:
+        return self.windows.scored.frames if self.windows else None
+
+
+class Judging:
+    """The stages behind the windows: score, threshold, drift, alerts."""
+
+    def __init__(self, spec: PipelineSpec, keys: Keys) -> None:
+        assert spec.detector is not None
+        risk = risk_of(spec.config, spec.detector)
+        self.scoring = Scoring(spec.detector, keys)
+        self.threshold = threshold.Threshold(risk, keys, spec.detector.tail)
+        self.alerts = alerts.Episodes(alerts.Origin.of(spec), keys)
+        self._keys = keys
+
+    def update(self, scenes: Scenes) -> Result:
+        scored, rows, refused = self.scoring.update(scenes)
+        fine = scoring.select(scenes, rows)
+        judged = self.threshold.update(fine.entity, scored.score, np.ones(len(rows), bool))
+        messages = self.alerts.update(fine, scored, judged)
+        said = ScoredWindows(fine, scored, judged, tuple(map(self._keys.name, fine.entity.tolist())))
+        return Result((), said, self._describe(refused, scenes), tuple(messages))
+
+    def end(self, slots: I32) -> tuple[alerts.Alert, ...]:
+        """Nothing more is awaited of these entities for now: what is open of them closes."""
+        return tuple(self.alerts.end(slots))
+
+    def _describe(self, refused: list[Refused], scenes: Scenes) -> tuple[tuple[Refused, str, int, int], ...]:
+        name, first, last = self._keys.name, scenes.first_offset, scenes.last_offset
+        return tuple(
+            (r, name(int(scenes.entity[i])), int(first[i]), int(last[i])) for r in refused if (i := r.window) >= 0
+        )
+
+
+def joined(letters: tuple[DeadLetter, ...], said: list[Result], closing: tuple[alerts.Alert, ...]) -> Result:
+    """The rounds of one batch as one result; nearly always there is one."""
+    return Result(
+        letters,
+        _end_to_end([r.windows for r in said if r.windows is not None]),
+        tuple(x for r in said for x in r.refused),
+        tuple(x for r in said for x in r.alerts) + closing,
+        tuple(x for r in said for x in r.drift),
+    )
+
+
+def _end_to_end(parts: list[ScoredWindows]) -> ScoredWindows | None:
+    if len(parts) <= 1:
+        return parts[0] if parts else None
+    judged = {f.name: np.concatenate([getattr(p.judged, f.name) for p in parts]) for f in fields(Judged)}
+    entities = tuple(name for p in parts for name in p.entities)
+    return ScoredWindows(
+        scoring.join_scenes([p.scenes for p in parts]),
+        scoring.join([p.scored for p in parts]),
+        Judged(**judged),
+        entities,
+    )
+
+
+def risk_of(config: Config, detector: Detector) -> float:
+    """The risk per window: as configured, or from the false alarms allowed per entity, or the bundle's default.
+
+    One window per stride: a budget of N per week is q = N / (strides per week). Tokens have no clock: a budget in time
+    can't be turned into a risk per window, so it is refused.
+    """
+    alarms = config.alarms
+    if alarms.risk is not None:
+        return alarms.risk
+    if alarms.at_most is None:
+        return detector.risk
+    if detector.windows.counted:
+        raise ConfigurationError("alarms.at_most needs windows of time; for tokens give alarms: {risk: 1e-3}")
+    period_us = PERIODS_US[alarms.per]
+    return min(0.1, alarms.at_most * detector.windows.stride_us / period_us)
+
+
+def layouts(spec: PipelineSpec) -> dict[str, Row]:
+    """The initial row of every stage that remembers something per entity."""
+    ingest = {windows.STAGE: windows.INGEST, ABSORBED_STAGE: ABSORBED}
+    if spec.detector is None:
+        return ingest
+    return ingest | {
+        scoring.STAGE: spec.detector.carry_initial,
+        threshold.STAGE: threshold.initial(spec.detector.tail, risk_of(spec.config, spec.detector)),
+        alerts.STAGE: alerts.INITIAL,
+    }

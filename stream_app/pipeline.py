@@ -1,0 +1,203 @@
+"""The path of one partition, from records to alerts. Read this first: `_step` has one line per stage, in order.
+
+In: `RawBatch` from Kafka, or `Samples` from a file. Out: `Result`. Remembers: all stages' state, and the books.
+Knows nothing of Kafka: live, replay, files and tests run this same code. What the records of a partition give depends
+on their order alone, not on how they fall into batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from models.scenes import I32, I64, Scenes
+from stream_app import scoring, windows
+from stream_app.checkpoint import Checkpoint, Ingest, StateCodec, metadata, read_metadata
+from stream_app.closed import rounds
+from stream_app.judging import ABSORBED_STAGE, Judging, PipelineSpec, Result, ScoredWindows, joined, layouts
+from stream_app.keys import Keys
+from stream_app.ledger import DEAD, DUPLICATE, LATE, READ, SCORED, Accounting, Ledger
+from stream_app.records import Decoder, DecoderSettings
+from stream_app.samples import DeadLetter, Decoded, RawBatch, Samples
+from stream_app.sessions import Sessions
+
+__all__ = ["Pipeline", "PipelineSpec", "Result", "ScoredWindows"]
+
+
+class Pipeline:
+    """One partition's stages and books. `step` is called by one thread at a time."""
+
+    def __init__(self, spec: PipelineSpec) -> None:
+        self.spec = spec
+        detector = spec.detector
+        rows = layouts(spec)
+        self.keys = Keys(rows)
+        self.decoder = Decoder(_decoding(spec), self.keys)
+        self._windows = windows.of(spec.config, detector, self.keys)
+        self._judges = Judging(spec, self.keys) if detector else None
+        later = [stage for stage in rows if stage != windows.STAGE]
+        self._codec = StateCodec(self.keys, windows.STAGE, later, detector.digest if detector else "")
+        self._ledger = Ledger()
+        self._sessions = Sessions(spec.store)
+        self._committed = 0
+        self._dirty: list[I32] = []
+
+    # --- a batch ---------------------------------------------------------------------------------------------------
+
+    def step(self, batch: RawBatch) -> Result:
+        """Takes the next records of the partition, in order of offset."""
+        decoded = self.decoder.decode(batch)
+        if len(batch):
+            self._ledger.begin(int(batch.offsets[0]), int(batch.offsets[-1]) + 1, self.decoder.clock_us)
+        return self._step(decoded, batch.offsets)
+
+    def step_samples(self, samples: Samples) -> Result:
+        """Takes samples that are columns already, as a file gives them. Their entities are slots of `keys`."""
+        if len(samples):
+            self._ledger.begin(int(samples.offset[0]), int(samples.offset[-1]) + 1, int(samples.clock_us[-1]))
+        result = self._step(Decoded(samples), samples.offset)
+        self._ledger.settle(self.safe_offset())
+        return result
+
+    def finish(self) -> Result:
+        """The end of a file: all windows close."""
+        return self._after_windows(self._windows.finish(), ())
+
+    def _step(self, decoded: Decoded, offsets: I64) -> Result:
+        self._welcome(decoded.samples)
+        self._enter(decoded, offsets)
+        closed = self._windows.update(decoded.samples, self._ledger.clock_us)
+        return self._after_windows(closed, decoded.dead_letters)
+
+    def _after_windows(self, closed: windows.Closed, letters: tuple[DeadLetter, ...]) -> Result:
+        self._book(closed)
+        if self._judges is None:
+            return Result(letters)
+        said = [self._judges.update(self._fresh(*part)) for part in rounds(closed) if len(part[1])]
+        over = np.concatenate([closed.ended, closed.idle, closed.forced])
+        return joined(letters, said, self._judges.end(over) if len(over) else ())
+
+    def _fresh(self, scenes: Scenes, ordinal: I64) -> Scenes:
+        """The windows that no state has seen yet; from now on they have been seen."""
+        state = self.keys[ABSORBED_STAGE]["absorbed"]
+        fresh = np.flatnonzero(ordinal >= state[scenes.entity])
+        np.maximum.at(state, scenes.entity, ordinal + 1)
+        return scoring.select(scenes, fresh)
+
+    # --- books -----------------------------------------------------------------------------------------------------
+
+    def _enter(self, decoded: Decoded, offsets: I64) -> None:
+        self._ledger.count(READ, decoded.samples.offset[~decoded.samples.end])
+        for letter in decoded.dead_letters:
+            at = np.repeat(offsets[letter.index], letter.n_samples)
+            self._ledger.count(READ, at)
+            self._ledger.count(DEAD, at)
+
+    def _book(self, closed: windows.Closed) -> None:
+        self._ledger.note(closed.touched, closed.before)
+        self._ledger.count(SCORED, closed.scored)
+        self._ledger.count(LATE, closed.late)
+        self._ledger.count(DUPLICATE, closed.duplicate)
+        self._dirty.append(closed.touched)
+
+    def accounting(self) -> Accounting:
+        """Of everything read so far, open windows included."""
+        return self._ledger.accounting()
+
+    # --- sessions and checkpoints ----------------------------------------------------------------------------------
+
+    def restore(self, offset: int, committed: str) -> None:
+        """Before the first step: what the group has committed. States come from `spec.store` when their keys do."""
+        books = read_metadata(committed) or (Accounting(), self.decoder.clock_us)
+        self._ledger = Ledger(offset, *books)
+        self.decoder.clock_us = books[1]
+        self._committed = offset
+        self._sessions.index(offset, self._codec)
+
+    def safe_offset(self) -> int:
+        return self._ledger.safe_offset(self._windows.needed_offset(self._ledger.safe_offset))
+
+    def checkpoint(self) -> Checkpoint:
+        """What to write and commit now; see `stream_app.checkpoint` for the order. Changes nothing but `store`."""
+        offset = self.safe_offset()
+        accounting, clock_us = self._ledger.below(offset)
+        dirty = np.unique(
+            np.concatenate([*self._dirty, self._ledger.touched(self._committed, offset)]).astype(np.int32)
+        )
+        self._dirty = []
+        states = self._encode(dirty, offset)
+        self.spec.store.update(states)
+        ended_at = self.keys[windows.STAGE]["ended_at"][dirty]
+        over = dirty[(ended_at >= 0) & (ended_at < offset)]  # written all the same: a crash may precede their deletion
+        ended = tuple(self._sessions.name(int(slot)) for slot in over)
+        books = metadata(accounting, clock_us, self.accounting(), self._ledger.next_offset)
+        return Checkpoint(offset, books, states, ended + self._sessions.take_stale())
+
+    def committed(self, checkpoint: Checkpoint) -> None:
+        """The commit succeeded: what lies below it is forgotten, and quiet entities leave memory."""
+        self._committed = checkpoint.offset
+        self._ledger.settle(checkpoint.offset)
+        for key in checkpoint.ended:
+            self.spec.store.pop(key, None)
+        self._release()
+
+    def _encode(self, slots: I32, offset: int) -> dict[bytes, bytes]:
+        rows = self.keys[windows.STAGE]
+        now, before = (self._ledger.rows_at(at, slots, rows) for at in (offset, self._committed))
+        return {
+            self._sessions.name(int(slot)): self._codec.encode(
+                self.keys,
+                int(slot),
+                Ingest(offset, now[i].tobytes()),
+                Ingest(self._committed, before[i].tobytes()),
+                int(rows["ended_at"][slot]),
+            )
+            for i, slot in enumerate(slots)
+        }
+
+    def _welcome(self, samples: Samples) -> None:
+        """Slots given to keys in this batch get the state that is kept for them, or a session that begins here."""
+        born = self.keys.take_born()
+        if not born:
+            return
+        slots, first = np.unique(samples.entity, return_index=True)
+        birth = dict(zip(slots.tolist(), samples.offset[first].tolist(), strict=True))
+        for slot in born:
+            if slot in birth:
+                self._sessions.begin(self.keys, slot, birth[slot], self._codec)
+            else:
+                self.keys.release([slot])  # all its records were dead letters
+
+    def _release(self) -> None:
+        """Ended sessions go; entities without open windows go to the store until their next record."""
+        rows, busy = self.keys[windows.STAGE], self._ledger.touched(self._committed, self._ledger.next_offset + 1)
+        dirty = np.unique(np.concatenate([busy, *self._dirty]).astype(np.int32))
+        slots = np.setdiff1d(self._sessions.slots(), dirty)
+        ended = rows["ended_at"][slots]
+        quiet = rows["clock_us"][slots] + self.spec.config.windows.idle <= self._ledger.clock_us
+        leaving = slots[np.where(ended >= 0, ended < self._committed, quiet)]
+        self._windows.forget(leaving)
+        self._sessions.end(self.keys, leaving.tolist(), set(leaving[rows["ended_at"][leaving] < 0].tolist()))
+        self.keys.release(leaving.tolist())
+
+
+def _decoding(spec: PipelineSpec) -> DecoderSettings:
+    """What the source's records may hold, by the configuration and the detector."""
+    config, detector = spec.config, spec.detector
+    source = next((s for s in config.sources if s.topic == spec.topic), None)
+    limits = DecoderSettings(
+        default_entity=source.default_entity if source else None,
+        max_ahead_us=config.windows.max_ahead,
+        max_behind_us=config.windows.max_behind,
+        limits=config.limits,
+    )
+    if detector is None:
+        return limits
+    known = {name: i for i, name in enumerate(detector.sensors)} if detector.kind == "sensors" else None
+    return replace(
+        limits,
+        kind="tokens" if detector.windows.counted else "sensors",
+        sensors=known,
+        vocabulary=detector.vocabulary or None,
+    )

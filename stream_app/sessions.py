@@ -1,0 +1,74 @@
+"""Sessions: which state belongs to the entity that a slot was just given to.
+
+In: the store of packed states, by session. Out: states put into slots. Remembers: which session is in which slot, and
+which wait in the store for their key's next record.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import MutableMapping
+
+import numpy as np
+
+from models.scenes import I32
+from stream_app.checkpoint import StateCodec, session_key, split_key
+from stream_app.keys import Keys
+
+
+class Sessions:
+    """Which session of which entity is where: in a slot, or packed in the store.
+
+    A key can have several sessions at once while the offset that ended the first is not committed yet; they begin in
+    order of birth, so that records read again meet them in the order in which they met them first.
+    """
+
+    def __init__(self, store: MutableMapping[bytes, bytes]) -> None:
+        self._store = store
+        self._waiting: dict[bytes, deque[bytes]] = defaultdict(deque)
+        self._name_of: dict[int, bytes] = {}
+        self._stale: list[bytes] = []
+        self._restored_at: int | None = None
+        self._cold: set[bytes] = set()
+
+    def index(self, committed: int, codec: StateCodec) -> None:
+        """Reads the store's keys after a start; sessions that ended before `committed` wait for deletion only."""
+        self._restored_at = committed
+        births: dict[bytes, list[tuple[int, bytes]]] = defaultdict(list)
+        for name, state in self._store.items():
+            if 0 <= codec.ended_at(state) < committed:
+                self._stale.append(name)
+            else:
+                key, birth = split_key(name)
+                births[key].append((birth, name))
+        self._waiting = defaultdict(deque, {k: deque(n for _, n in sorted(v)) for k, v in births.items()})
+
+    def begin(self, keys: Keys, slot: int, birth: int, codec: StateCodec) -> None:
+        key = keys.key(slot)
+        waiting = self._waiting.get(key)
+        name = waiting.popleft() if waiting else session_key(key, birth)
+        if waiting is not None and not waiting:
+            del self._waiting[key]
+        self._name_of[slot] = name
+        if name in self._store:
+            ours = name in self._cold or self._restored_at is None
+            codec.decode(keys, slot, self._store[name], np.iinfo(np.int64).max if ours else self._restored_at or 0)
+            self._cold.discard(name)
+
+    def name(self, slot: int) -> bytes:
+        return self._name_of[slot]
+
+    def slots(self) -> I32:
+        return np.array(sorted(self._name_of), np.int32)
+
+    def end(self, keys: Keys, slots: list[int], cold: set[int]) -> None:
+        """The slots are about to be released; those in `cold` come back from the store with their next record."""
+        for slot in slots:
+            name = self._name_of.pop(slot)
+            if slot in cold:
+                self._cold.add(name)
+                self._waiting[keys.key(slot)].appendleft(name)
+
+    def take_stale(self) -> tuple[bytes, ...]:
+        stale, self._stale = tuple(self._stale), []
+        return stale

@@ -1,0 +1,193 @@
+"""The laws of the whole path, on the code that runs live: replay equals live, nothing lost, restarts change nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_detector import PlainDetector
+
+from models.detector import WindowSpec
+from stream_app.config import parse
+from stream_app.pipeline import Pipeline, PipelineSpec, Result
+from stream_app.samples import RawBatch
+
+START_MS = 1_700_000_000_000
+CONFIG = parse({"detector": "law", "sources": [{"topic": "s"}], "windows": {"lateness": "2s", "idle": "40s"}})
+SHORT = PlainDetector(windows=WindowSpec(length_us=6_000_000, stride_us=2_000_000))
+
+
+@dataclass
+class Outcome:
+    """What a consumer sees: alerts by id, scores by entity and window; and what the books say."""
+
+    messages: set[bytes] = field(default_factory=set)  # each body ever sent
+    alerts: dict[str, bytes] = field(default_factory=dict)  # after compaction by id
+    scores: set[tuple[str, int, float]] = field(default_factory=set)  # of sessions that share a window there are two
+    letters: set[tuple[int, str]] = field(default_factory=set)
+
+    def take(self, result: Result, offsets: np.ndarray) -> None:
+        for alert in result.alerts:
+            body = json.dumps(msgspec.to_builtins(alert) | {"published_at": None}).encode()
+            self.messages.add(body)
+            self.alerts[alert.alert_id] = body
+        self.letters |= {(int(offsets[d.index]), d.reason) for d in result.dead_letters}
+        if result.windows:
+            w = result.windows
+            rounded = np.round(w.scored.score, 9).tolist()
+            self.scores |= set(zip(w.entities, w.scenes.start_us.tolist(), rounded, strict=True))
+
+
+def batch(records: list[tuple[str | None, object, float]], first: int) -> RawBatch:
+    """Records (key, value, clock in seconds) at offsets from `first` on. A value is JSON, raw bytes or None."""
+
+    def encoded(value: object) -> bytes | None:
+        return value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
+
+    n = len(records)
+    return RawBatch(
+        "s",
+        0,
+        [None if k is None else k.encode() for k, _, _ in records],
+        [encoded(v) for _, v, _ in records],
+        np.arange(first, first + n),
+        np.array([START_MS * 1000 + int(c * 1e6) for _, _, c in records], np.int64),
+        [()] * n,
+    )
+
+
+def spec(store: dict[bytes, bytes] | None = None, detector: PlainDetector = SHORT) -> PipelineSpec:
+    return PipelineSpec(CONFIG, detector, "s", 0, {} if store is None else store)
+
+
+def run(records: list, cuts: list[int], detector: PlainDetector = SHORT) -> tuple[Outcome, Pipeline]:
+    pipeline, outcome = Pipeline(spec(detector=detector)), Outcome()
+    for a, b in zip([0, *cuts], [*cuts, len(records)], strict=True):
+        part = batch(records[a:b], a)
+        outcome.take(pipeline.step(part), part.offsets)
+    outcome.take(pipeline.finish(), np.empty(0, np.int64))  # what is a duplicate is known when its windows close
+    return outcome, pipeline
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list:
+    """Records of three entities in rough order of time: bursts, silence, late and repeated samples, ends, rubbish."""
+    clock, records = 0.0, []
+    for _ in range(draw(st.integers(1, 60))):
+        clock += draw(st.sampled_from([0.0, 0.5, 0.5, 1.0, 3.0, 45.0]))
+        key = draw(st.sampled_from(["x", "x", "y", "z"]))
+        behind = draw(st.sampled_from([0, 0, 0, 0.5, 3, 20]))
+        kind = draw(st.sampled_from(["one", "one", "one", "chunk", "many", "end", "rubbish", "null"]))
+        t = START_MS + int((clock - behind) * 1000)
+        level = draw(st.sampled_from([0.0, 0.1, 0.2, 9.0]))
+        value = {
+            "one": {"sensor": draw(st.sampled_from("ab")), "t": t, "value": level},
+            "chunk": {"sensor": "a", "t": t, "rate_hz": 2, "values": [level, None, level + 0.1, level]},
+            "many": {"t": t, "values": {"a": level, "b": -level}},
+            "null": {"sensor": "b", "t": t, "value": None},
+            "rubbish": draw(st.sampled_from([b"{", b"", {"sensor": "a"}, {"sensor": "q", "t": t, "value": 1.0}])),
+            "end": None,
+        }[kind]
+        records.append((key, value, clock))
+    return records
+
+
+@settings(max_examples=150, deadline=None)
+@given(streams(), st.data())
+def test_replay_law_alerts_scores_and_counts_do_not_depend_on_batches(records: list, data: st.DataObject) -> None:
+    whole, pipeline = run(records, [])
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(records) - 1)))))
+    parts, other = run(records, [c for c in cuts if c < len(records)])
+    assert parts == whole
+    assert other.accounting() == pipeline.accounting()
+
+
+@settings(max_examples=150, deadline=None)
+@given(streams(), st.data())
+def test_replay_law_a_crash_anywhere_changes_neither_alerts_nor_counts(records: list, data: st.DataObject) -> None:
+    """A crash before, amid or after any step of a checkpoint; then a start from what Kafka would hold."""
+    whole, undisturbed = run(records, [])
+    outcome, at = Outcome(), 0
+    changelog: dict[bytes, bytes] = {}
+    committed, metadata = 0, ""
+    for _ in range(data.draw(st.integers(1, 4))):
+        store = dict(changelog)
+        pipeline = Pipeline(spec(store))
+        pipeline.restore(committed, metadata)
+        at = committed
+        for _ in range(data.draw(st.integers(0, 6))):
+            upto = min(len(records), at + data.draw(st.integers(1, 15)))
+            part = batch(records[at:upto], at)
+            outcome.take(pipeline.step(part), part.offsets)
+            at = upto
+            if data.draw(st.booleans()):
+                point = pipeline.checkpoint()
+                written = data.draw(st.integers(0, len(point.states)))
+                crash = data.draw(st.sampled_from(["no", "no", "amid states", "before commit", "before deletes"]))
+                changelog.update(list(point.states.items())[: written if crash == "amid states" else None])
+                if crash in ("amid states", "before commit"):
+                    break
+                committed, metadata = point.offset, point.metadata
+                if crash == "before deletes":
+                    break
+                for name in point.ended:
+                    changelog.pop(name, None)
+                pipeline.committed(point)
+    final = Pipeline(spec(dict(changelog)))
+    final.restore(committed, metadata)
+    part = batch(records[committed:], committed)
+    outcome.take(final.step(part), part.offsets)
+    outcome.take(final.finish(), part.offsets)
+    assert outcome == whole
+    assert final.accounting() == undisturbed.accounting()
+
+
+def normal(n: int, entity: str = "x", level: float = 0.0, seed: int = 0) -> list:
+    rng = np.random.default_rng(seed)
+    return [
+        (entity, {"sensor": "a", "t": START_MS + i * 500, "value": level + float(rng.normal(0, 0.1))}, i / 2)
+        for i in range(n)
+    ]
+
+
+def test_a_window_that_makes_the_detector_fail_is_refused_and_the_next_is_scored() -> None:
+    records = normal(400)
+    records[200] = ("x", {"sensor": "a", "t": START_MS + 200 * 500, "value": 1e6}, 100.0)
+    outcome, pipeline = run(records, [150, 199, 201, 300], PlainDetector(windows=SHORT.windows, fail_above=1e3))
+    clean, _ = run(normal(400), [])
+    missing = {start for _, start, _ in clean.scores} - {start for _, start, _ in outcome.scores}
+    assert missing == set(range(START_MS * 1000 + 96_000_000, START_MS * 1000 + 102_000_000, 2_000_000))
+    assert pipeline.accounting().dead_lettered == 0, "samples of a refused window are accounted where they belong"
+
+
+def test_a_score_that_is_not_a_number_touches_neither_threshold_nor_drift() -> None:
+    records = normal(400)
+    records[200] = ("x", {"sensor": "a", "t": START_MS + 200 * 500, "value": 1e6}, 100.0)
+    _, pipeline = run(records, [], PlainDetector(windows=SHORT.windows, nan_above=1e3))
+    slot = int(pipeline.keys.slots([b"x"])[0])
+    assert np.isfinite(pipeline.keys["scoring"]["mean"][slot])
+    assert np.isfinite([pipeline.keys["threshold"][name][slot] for name in ("level", "scale")]).all()
+
+
+def test_quiet_entities_leave_memory_and_come_back_as_they_were() -> None:
+    """x is silent for longer than `idle` while y goes on, and speaks again: its state is as if it had stayed."""
+    quiet = normal(100) + [
+        ("y", {"sensor": "a", "t": START_MS + 50_000 + i * 500, "value": 0.0}, 50 + i / 2) for i in range(400)
+    ]
+    again = [("x", {"sensor": "a", "t": START_MS + 260_000 + i * 500, "value": 0.1}, 260 + i / 2) for i in range(50)]
+    whole, _ = run(quiet + again, [])
+    pipeline, outcome = Pipeline(spec()), Outcome()
+    for a in range(0, 500, 20):
+        part = batch(quiet[a : a + 20], a)
+        outcome.take(pipeline.step(part), part.offsets)
+        point = pipeline.checkpoint()
+        pipeline.committed(point)
+    assert b"x" not in pipeline.keys
+    part = batch(again, 500)
+    outcome.take(pipeline.step(part), part.offsets)
+    outcome.take(pipeline.finish(), part.offsets)
+    assert outcome == whole
