@@ -73,6 +73,8 @@ async def run_worker(
                 await _run(app, partitions, stop, watchdog)
             finally:
                 await _end(app, partitions, config.worker)
+            if partitions.progress.problem.done():  # the last checkpoint failed
+                await _raise(partitions.progress.problem)
     return 0
 
 
