@@ -48,17 +48,15 @@ def order_of(reader: Reader, lateness_us: int) -> Order:
 
 
 def arriving(reader: Reader, order: Order) -> Iterator[Rows]:
-    """The rows in order of arrival: as the file has them, or by time, which needs the whole of it in memory."""
+    """The rows in order of arrival: as the file has them, or by time, which takes all of it and numbers it anew."""
     if order.of_arrival:
         yield from reader.batches()
         return
     batches = list(reader.batches())
     by_time = np.argsort(np.concatenate([rows.t_us for rows in batches]), kind="stable")
-    columns = (
-        np.concatenate([getattr(rows, name) for rows in batches])[by_time]
-        for name in ("entity", "sensor", "t_us", "value", "row")
-    )
-    everything = Rows(*columns)
+    names = ("entity", "sensor", "t_us", "value")
+    entity, sensor, t_us, value = (np.concatenate([getattr(rows, name) for rows in batches])[by_time] for name in names)
+    everything = Rows(entity, sensor, t_us, value, np.arange(len(by_time)))
     for start in range(0, len(everything), 65_536):
         yield everything.take(slice(start, start + 65_536))
 

@@ -93,11 +93,11 @@ class ResultFolder:
             "anomaly_grade": judged.grade,
             "anomalous": judged.alarm,
             "state": np.where(judged.warming, "warming", "live"),
-            "cluster_id": scored.cluster,
-            "membership_probability": scored.membership_probability,
-            "cluster_label": labels,
-            **{f"part_{name}": scored.parts[:, i] for i, name in enumerate(self._detector.part_names)},
+            "cluster": [scored.cluster, scored.membership_probability, labels],
+            "parts": list(scored.parts.T),
             "bundle": [self._detector.digest] * len(scenes),
+            "first_offset": scenes.first_offset,
+            "last_offset": scenes.last_offset,
         }
 
     def _tally(self, windows: ScoredWindows) -> None:
@@ -144,11 +144,15 @@ class _Growing:
 def _column(values: Any, kind: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(kind):
         return pa.array(values, kind.value_type).dictionary_encode().cast(kind)
+    if pa.types.is_struct(kind):
+        arrays = [pa.array(column, field.type) for column, field in zip(values, kind, strict=True)]
+        return pa.StructArray.from_arrays(arrays, fields=list(kind))
     return pa.array(values, kind)
 
 
 def _scores_schema(detector: Detector) -> pa.Schema:
-    parts = {f"part_{name}": pa.float32() for name in detector.part_names}
+    """The names of the `scores` topic; of `inputs` there is one, the file, so it has two columns of row numbers."""
+    cluster = {"id": pa.int32(), "membership_probability": pa.float32(), "label": pa.string()}
     return pa.schema(
         {
             "detector": _NAME,
@@ -161,11 +165,11 @@ def _scores_schema(detector: Detector) -> pa.Schema:
             "anomaly_grade": pa.float64(),
             "anomalous": pa.bool_(),
             "state": _NAME,
-            "cluster_id": pa.int32(),
-            "membership_probability": pa.float32(),
-            "cluster_label": _NAME,
-            **parts,
+            "cluster": pa.struct(cluster),
+            "parts": pa.struct({name: pa.float32() for name in detector.part_names}),
             "bundle": _NAME,
+            "first_offset": pa.int64(),
+            "last_offset": pa.int64(),
         }
     )
 

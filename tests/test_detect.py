@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -101,7 +102,9 @@ def test_the_order_of_a_table_does_not_change_its_scores(tmp_path: Path) -> None
     (tmp_path / "two").mkdir()
     run(rows, tmp_path / "one")
     run(sorted(rows, key=lambda row: row["sensor"]), tmp_path / "two")
-    assert read(tmp_path / "one", "scores") == read(tmp_path / "two", "scores")
+    one, two = (pq.read_table(tmp_path / name / "out" / "scores.parquet").to_pandas() for name in ("one", "two"))
+    offsets = ["first_offset", "last_offset"]  # number the rows as they lie, or as they were sorted
+    pd.testing.assert_frame_equal(one.drop(columns=offsets), two.drop(columns=offsets))
 
 
 def test_the_last_windows_stay_open_when_the_file_goes_on(tmp_path: Path) -> None:
