@@ -99,7 +99,8 @@ def format_command(java: Path, classes: str, directory: Path, shape: ClusterShap
     """Gives the command line that formats the node's storage; on formatted storage it does nothing."""
     # The tool lives for two seconds: compiling its code well would take longer than running it.
     command = _java(java, classes, directory, ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
-    command += ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", shape.cluster_id]
+    command += ["kafka.tools.StorageTool", "format", "--ignore-formatted"]
+    command += [f"--cluster-id={shape.cluster_id}"]  # an id may begin with a dash
     command += ["-c", str(directory / "server.properties")]
     if shape.certificates is not None:
         command += ["--add-scram", f"{SCRAM}=[name={shape.user.name},password={shape.user.password}]"]
