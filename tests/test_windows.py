@@ -356,37 +356,16 @@ def test_records_read_again_from_the_needed_offset_close_the_same_windows(
     needed = first.stage.needed_offset(lambda offset: int(starts[starts <= offset].max()))
     resume = n_read if needed is None else needed
 
-    second = rig(*shape)
-    rows = rows_at(first, resume)
-    for name, row in rows.items():
+    second, whole = rig(*shape), rig(*shape)
+    for name, row in first.rows_at(resume).items():
         second.keys[STAGE][int(second.keys.slots([name.encode()])[0])] = row
-    for batch in batches(items[resume:], again):
-        second.feed(batch)
-    second.finish()
-
-    whole = rig(*shape)
-    for batch in parts:
-        whole.feed(batch)
-    whole.finish()
-    for name, story in whole.stories.items():
-        if name:
-            later = [w for w in zip(whole.ordinals[name], story.windows, strict=True) if closes_after(w, first, name)]
-            told = list(zip(second.ordinals[name], second.stories[name].windows, strict=True))
-            assert [w for w in told if closes_after(w, first, name)] == later
+    for life, parts_of_life in ((whole, parts), (second, batches(items[resume:], again))):
+        for batch in parts_of_life:
+            life.feed(batch)
+        life.finish()
+    absorbed = {name: max(ordinals) for name, ordinals in first.ordinals.items()}
+    assert second.told_after(absorbed) == whole.told_after(absorbed)
     assert second.told()[1] == [o for o in whole.told()[1] if o[0] >= resume]
-
-
-def closes_after(window: tuple[int, object], life: Rig, name: str) -> bool:
-    return window[0] > max(life.ordinals[name], default=-1)
-
-
-def rows_at(life: Rig, offset: int) -> dict[str, np.void]:
-    """The rows of all sessions at an offset where a batch began: the first `before` from there on, else the present."""
-    rows = {life.keys.name(int(s)): life.keys[STAGE][int(s)].copy() for s in life.keys.live()}
-    for start, befores in reversed(life.befores):
-        if start >= offset:
-            rows |= befores
-    return {name: row for name, row in rows.items() if row["clock_us"] < 2**62}
 
 
 @settings(max_examples=100, deadline=None)

@@ -112,6 +112,23 @@ class Rig:
         windows = {name: story.windows for name, story in self.stories.items() if story.windows}
         return windows, sorted(self.stories[""].outcomes)
 
+    def told_after(self, absorbed: dict[str, int]) -> dict[str, list[tuple[object, ...]]]:
+        """The windows of each session above an ordinal, with theirs."""
+        found = {}
+        for name, ordinals in self.ordinals.items():
+            windows = zip(ordinals, self.stories[name].windows, strict=True)
+            if later := [w for w in windows if w[0] > absorbed.get(name, -1)]:
+                found[name] = later
+        return found
+
+    def rows_at(self, offset: int) -> dict[str, np.void]:
+        """The rows of sessions at an offset where a batch began: the first `before` from there on, or the current."""
+        rows = {self.keys.name(int(s)): self.keys[STAGE][int(s)].copy() for s in self.keys.live()}
+        for start, befores in reversed(self.befores):
+            if start >= offset:
+                rows |= befores
+        return {name: row for name, row in rows.items() if row["clock_us"] < 2**62}
+
 
 def check(closed: Closed) -> None:
     """The contract of Scenes, for every call."""
