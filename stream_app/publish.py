@@ -7,7 +7,6 @@ returns. Remembers: what is under way, and the first error; a producer that is f
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -16,20 +15,18 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
+from stream_app import letters
 from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable
 from stream_app.pipeline import Result
 from stream_app.preflight import changelog_topic
-from stream_app.samples import Headers, RawBatch
+from stream_app.samples import DeadLetter, Headers, RawBatch
 from stream_app.wire import Speaker, alert_headers, encode_alert, encode_drift, score_rows
 
 # Long enough to fill a batch, short against everything a person notices.
 _LINGER_MS = 5
 _BATCH_BYTES = 1 << 17
 _REQUEST_BYTES = 8 << 20
-# Kafka's default limit for a record batch is 1,048,588 bytes; a source may allow more, its dead letters need not.
-_LETTER_BYTES = 1_000_000
-_DETAIL_MAX = 500
 # After so many records the loop gets a turn: heartbeats are elsewhere, but probes and signals are here.
 _YIELD_EVERY = 500
 
@@ -68,7 +65,7 @@ class Publisher:
         """Sends what a step gave. Acknowledged only after `flush`."""
         topics = self._config.topics
         for letter in result.dead_letters:
-            await self._send_letter(records, letter.index, letter.reason, letter.detail)
+            await self._send_letter(records, letter)
         for refused, entity, first, last in result.refused:
             await self._send_window_letter(records, refused, entity, (first, last))
         for alert in result.alerts:
@@ -119,24 +116,19 @@ class Publisher:
         if not sent.cancelled() and self._problem is None:
             self._problem = sent.exception()
 
-    async def _send_letter(self, records: RawBatch, index: int, reason: str, detail: str) -> None:
-        """The record as it came, with why and whence; where that would be too large, its size and digest instead."""
-        told = _told(records.topic, records.partition, int(records.offsets[index]), reason, detail)
-        key, value, headers = records.keys[index], records.values[index], list(records.headers[index])
-        if value is not None and _size(key, value, [*headers, *told]) > _LETTER_BYTES:
-            told += [
-                ("tailrace.value_bytes", str(len(value)).encode()),
-                ("tailrace.value_sha256", hashlib.sha256(value).hexdigest().encode()),
-            ]
-            value, headers = None, headers if _size(key, b"", headers) < _LETTER_BYTES // 2 else []
+    async def _send_letter(self, records: RawBatch, letter: DeadLetter) -> None:
         topic = self._letters[records.topic]
-        await self._send(topic, key, value, [*headers, *told], records.partition % await self._count(topic))
+        record = letters.outgoing(records, letter)
+        partition = records.partition % await self._count(topic)
+        await self._send(topic, record.key, record.value, record.headers, partition)
 
     async def _send_window_letter(self, records: RawBatch, refused: Any, entity: str, offsets: tuple[int, int]) -> None:
         """A window without a score: its records are in the source topic, so only where is told."""
-        topic = self._letters[records.topic]
-        told = _told(records.topic, records.partition, offsets[0], refused.reason, refused.detail)
-        told += [("tailrace.last_offset", str(offsets[1]).encode()), ("tailrace.stage", b"score")]
+        topic, (first, last) = self._letters[records.topic], offsets
+        told = letters.told_headers(
+            records.topic, records.partition, first, refused.reason, refused.detail, letters.SCORE_STAGE
+        )
+        told.append(("tailrace.last_offset", str(last).encode()))
         await self._send(topic, entity.encode(), None, told, records.partition % await self._count(topic))
 
     # --- partitions ------------------------------------------------------------------------------------------------
@@ -151,24 +143,6 @@ class Publisher:
         return len(known or await self._producer.partitions_for(topic))
 
 
-def _size(key: bytes | None, value: bytes, headers: Headers) -> int:
-    """Bytes of a record, a little more than it will be: lengths are written as a few bytes each."""
-    return 64 + len(key or b"") + len(value) + sum(len(name) + len(text or b"") + 8 for name, text in headers)
-
-
 @lru_cache(65_536)
 def _hash(entity: str) -> int:
     return int(murmur2(entity.encode())) & 0x7FFFFFFF
-
-
-def _told(topic: str, partition: int, offset: int, reason: str, detail: str) -> list[tuple[str, bytes]]:
-    """Kafka Streams' names for where a dead letter comes from, and our own for why."""
-    told = {
-        "__streams.errors.topic": topic,
-        "__streams.errors.partition": str(partition),
-        "__streams.errors.offset": str(offset),
-        "__streams.errors.exception": reason,
-        "__streams.errors.message": detail[:_DETAIL_MAX],
-        "tailrace.reason": reason,
-    }
-    return [(name, text.encode("utf-8", "replace")) for name, text in told.items()]
