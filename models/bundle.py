@@ -4,7 +4,7 @@ In: a folder. Out: a `Detector` that has reproduced its golden scores, or `Bundl
 Opening executes nothing that the bundle brings: JSON and flat arrays only. What is checked, in order: kind of file and
 size, digest of the manifest, digests of the files, names, shapes, dtypes, finiteness, the kind's own layout, golden scores.
 
-A kind's module (`models.sensors`, `models.tokens`) provides
+A kind's module (`models.sensors_bundle`, `models.token_bundle`) provides
     layout(settings) -> {array name: (shape, dtype name)}      raises KeyError, TypeError, ValueError on wrong settings
     open_bundle(bundle) -> Detector
 """
@@ -27,7 +27,7 @@ from models.detector import Detector
 from models.scenes import F64, Scenes
 
 SCHEMA_VERSION = 1
-KINDS = {"sensors": "models.sensors", "tokens": "models.tokens"}
+KINDS = {"sensors": "models.sensors_bundle", "tokens": "models.token_bundle"}
 MANIFEST, ARRAYS, GOLDEN = "manifest.json", "arrays.safetensors", "golden.safetensors"
 MANIFEST_BYTES_MAX = 16 << 20  # a vocabulary of 100,000 tokens takes about 3 MB
 FILE_BYTES_MAX = 1 << 30

@@ -47,7 +47,7 @@ def references(points: F64) -> References:
     points = np.ascontiguousarray(points, np.float64)
     centre = points.mean(0)
     x = points - centre
-    home = _balls(x, -(-len(x) // CELL))
+    home = _balls(x, max(1, len(x) // CELL - 1))  # below two cells' worth one product is cheaper than two
     return References(x, centre, tuple(_cell(x, np.flatnonzero(home == c)) for c in np.unique(home)))
 
 
@@ -74,32 +74,44 @@ def _block(refs: References, x: F64, k: int) -> tuple[F64, I64]:
     product = np.concatenate([x, np.ones((len(x), 1))], 1).astype(np.float32)
     length = np.einsum("ij,ij->i", x, x)
     to_centre = np.stack([np.sqrt(((x - cell.centre) ** 2).sum(1)) for cell in refs.cells], 1)
-    eligible = np.array([len(cell.index) >= k for cell in refs.cells])
-    bound = _bound(refs, product, np.where(eligible, to_centre, np.inf), k) if eligible.any() else np.full(len(x), np.inf)
-    rows, columns = [], []
+    large = np.array([len(cell.index) >= k for cell in refs.cells])
+    bound, kept = _bound(refs, (product, length), np.where(large, to_centre, np.inf), k)
+    pairs = []
     for c, cell in enumerate(refs.cells):
         slack = ROUNDING * (length + cell.longest)
         reach = np.sqrt(np.maximum(bound + length + 2 * slack, 0))
-        use = np.flatnonzero(to_centre[:, c] - cell.radius <= reach)
-        near = product[use] @ cell.turned <= (bound + slack)[use, None].astype(np.float32)
-        row, column = np.divmod(np.flatnonzero(near), len(cell.index))
-        rows.append(use[row])
-        columns.append(cell.index[column])
-    return _best(refs.centred, x, (np.concatenate(rows), np.concatenate(columns)), k)
+        rows, squared = kept.get(c, (np.empty(0, np.int64), None))
+        others = np.setdiff1d(np.flatnonzero(to_centre[:, c] - cell.radius <= reach), rows, assume_unique=True)
+        limit = (bound + slack).astype(np.float32)
+        if squared is not None:
+            pairs.append(_within(squared, limit[rows], rows, cell.index))
+        if len(others):
+            pairs.append(_within(product[others] @ cell.turned, limit[others], others, cell.index))
+    return _best(refs.centred, x, (np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])), k)
 
 
-def _bound(refs: References, product: F32, to_centre: F64, k: int) -> F64:
-    """For each query an upper bound of (k-th distance)^2 - |query|^2, from the cell with the nearest centre. [q]"""
-    home, bound = to_centre.argmin(1), np.empty(len(product))
-    for c in np.unique(home):
-        mine, cell = home == c, refs.cells[c]
+def _within(squared: F32, limit: F32, rows: I64, index: I64) -> tuple[I64, I64]:
+    """Query and reference of all products [rows, m] within their query's limit."""
+    row, column = np.divmod(np.flatnonzero(squared <= limit[:, None]), squared.shape[1])
+    return rows[row], index[column]
+
+
+def _bound(refs: References, x: tuple[F32, F64], to_centre: F64, k: int) -> tuple[F64, dict[int, tuple[I64, F32]]]:
+    """For each query an upper bound [q] of (k-th distance)^2 - |query|^2, from the cell with the nearest centre; and the
+    products that gave it, cell by cell, with their rows. No cell of k points: no bound."""
+    product, length = x
+    bound, kept = np.full(len(product), np.inf), {}
+    home = np.where(np.isfinite(to_centre.min(1)), to_centre.argmin(1), -1)
+    for c in np.unique(home[home >= 0]):
+        mine, cell = np.flatnonzero(home == c), refs.cells[c]
         squared = product[mine] @ cell.turned
         groups = min(squared.shape[1], max(GROUPS, 2 * k))
         full = squared.shape[1] // groups * groups
         minima = squared[:, :full].reshape(len(squared), -1, groups).min(1)
-        slack = ROUNDING * (cell.longest + (product[mine, :-1] ** 2).sum(1))
+        slack = ROUNDING * (cell.longest + length[mine])
         bound[mine] = np.partition(minima, k - 1, axis=1)[:, k - 1] + slack
-    return bound
+        kept[int(c)] = (mine, squared)
+    return bound, kept
 
 
 def _best(centred: F64, x: F64, pairs: tuple[I64, I64], k: int) -> tuple[F64, I64]:

@@ -1,0 +1,215 @@
+"""Parts: the statements a sensors' score is made of, each over the same frames and with its share per sensor.
+
+In: `Views` of frames. Out: per frame one number, and on demand where it comes from. Remembers: nothing.
+
+    several sensors: forecast, distance, residual, reconstruction
+    one sensor:      forecast, distance, distance_short, shape      (there is no other sensor to learn from)
+
+Sensors that are absent take part in nothing: frames are judged in groups that have the same sensors present, each group
+by the part seen through those sensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+
+from models import forecast as tcn
+from models import reconstruct as ridge
+from models.bins import Bins
+from models.neighbours import References, nearest, references
+from models.patches import PatchShape, patches
+from models.scenes import F32, F64, I64, Bool
+
+SEVERAL = ("forecast", "distance", "residual", "reconstruction")
+SINGLE = ("forecast", "distance", "distance_short", "shape")
+NEIGHBOURS = 3
+LINEAR_MAX = 20.0  # of the linear view: one wild value must not be the only thing seen
+
+
+@dataclass(frozen=True)
+class Views:
+    """Frames [f, c] as the parts want them. asinh keeps the small exact and the huge in bounds."""
+
+    squashed: F32  # asinh(z)
+    wide: F32  # 3 asinh(z / 3)
+    linear: F32  # z, clipped
+    table: ridge.Table
+    present: Bool
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Centre and scale of the training's spreads and slopes, [c] each."""
+
+    std_centre: F64
+    std_scale: F64
+    slope_centre: F64
+    slope_scale: F64
+
+
+def views(bins: Bins, moments: Moments) -> Views:
+    """All views of a call's frames. Several sensors use `squashed` throughout."""
+    squashed = np.arcsinh(bins.mean)
+    wide = 3 * np.arcsinh(bins.mean / 3)
+    present = bins.age >= 0
+    std = np.where(present, np.arcsinh((bins.std - moments.std_centre) / moments.std_scale), 0).astype(np.float32)
+    slope = np.where(present, np.arcsinh((bins.slope - moments.slope_centre) / moments.slope_scale), 0)
+    table = ridge.Table(squashed, std, slope.astype(np.float32))
+    return Views(squashed, wide, np.clip(bins.mean, -LINEAR_MAX, LINEAR_MAX), table, present)
+
+
+class Part(Protocol):
+    """One statement. Absent sensors have no share; a frame without any sensor scores zero."""
+
+    def score(self, views: Views, at: I64) -> F64:
+        """[n], of the frames `at`."""
+        ...
+
+    def shares(self, views: Views, at: int) -> F64:
+        """[c, k]: what each sensor adds at frame `at`, in k bins of time that end there; sums to what it says, or less."""
+        ...
+
+
+def patterns(present: Bool) -> Iterator[tuple[Bool, I64]]:
+    """Groups of frames with the same sensors present: the pattern [c] and the rows. Rows with none are left out."""
+    if present.all():
+        yield np.ones(present.shape[1], bool), np.arange(len(present))
+        return
+    kinds, of = np.unique(present, axis=0, return_inverse=True)
+    for kind, pattern in enumerate(kinds):
+        if pattern.any():
+            yield pattern, np.flatnonzero(of.ravel() == kind)
+
+
+@dataclass(frozen=True, eq=False)
+class ForecastPart:
+    """Error of the network's forecast, mean over the sensors present."""
+
+    known: tcn.Forecast
+    wide: bool  # which view
+
+    def frames(self, views: Views) -> F32:
+        return views.wide if self.wide else views.squashed
+
+    def guess(self, views: Views) -> tuple[F32, F32]:
+        """Forecast and code of frames MEMORY.. of the call. Frames whose context is another's are not to be used."""
+        return tcn.run(self.known, self.frames(views))
+
+    def errors(self, views: Views, at: I64, guess: F32) -> F32:
+        """[n, c] at the frames `at`, given `guess(views)[0]`; zero for the absent."""
+        gap = tcn.errors(self.known, self.frames(views)[at], guess[at - tcn.MEMORY])
+        return np.where(views.present[at], gap, 0).astype(np.float32)
+
+    def score(self, views: Views, at: I64) -> F64:
+        return self.mean(views, at, self.guess(views)[0])
+
+    def mean(self, views: Views, at: I64, guess: F32) -> F64:
+        """[n]"""
+        n_present = np.maximum(views.present[at].sum(1), 1)
+        return self.errors(views, at, guess).sum(1, dtype=np.float64) / n_present
+
+    def shares(self, views: Views, at: int) -> F64:
+        near = self.frames(views)[at - tcn.MEMORY : at + 1]
+        gap = tcn.errors(self.known, near[-1:], tcn.run(self.known, near)[0])
+        return np.where(views.present[at], gap[0], 0)[:, None].astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class DistancePart:
+    """Mean distance of the patch to its nearest training patches."""
+
+    points: F32  # [n, width]
+    shape: PatchShape
+    view: str
+
+    def patches(self, views: Views, at: I64) -> F32:
+        return patches(getattr(views, self.view), at, self.shape)
+
+    def score(self, views: Views, at: I64) -> F64:
+        out, c = np.zeros(len(at)), self.shape.sensors
+        for pattern, rows in patterns(views.present[at]):
+            columns = np.repeat(pattern, self.shape.bins)
+            refs = _references(self, pattern.tobytes())
+            x = self.patches(views, at[rows])
+            distance = nearest(refs, x if pattern.all() else x[:, columns], NEIGHBOURS)[0].mean(1)
+            out[rows] = distance * np.sqrt(c / pattern.sum())
+        return out
+
+    def shares(self, views: Views, at: int) -> F64:
+        x = self.patches(views, np.array([at]))
+        pattern = views.present[at]
+        if not pattern.any():
+            return np.zeros((self.shape.sensors, 1))
+        columns = np.repeat(pattern, self.shape.bins)
+        closest = nearest(_references(self, pattern.tobytes()), x[:, columns], 1)[1][0, 0]
+        gap = np.where(columns, (x[0] - self.points[closest]).astype(np.float64) ** 2, 0)
+        return gap.reshape(self.shape.sensors, self.shape.bins)
+
+
+@lru_cache(maxsize=64)
+def _references(part: DistancePart, pattern: bytes) -> References:
+    """The reference patches through the sensors present."""
+    columns = np.repeat(np.frombuffer(pattern, bool), part.shape.bins)
+    return references(part.points[:, columns].astype(np.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualPart:
+    """Squared distance of the patch to the subspace that holds 90 % of the training's variance, per coordinate."""
+
+    known: ridge.Subspace
+    shape: PatchShape
+
+    def by_coordinate(self, views: Views, at: I64, pattern: Bool) -> F32:
+        """[n, width], zero for absent sensors."""
+        x = patches(views.squashed, at, self.shape)
+        if pattern.all():
+            return ridge.residual(self.known, x)
+        columns = np.repeat(pattern, self.shape.bins)
+        out = np.zeros_like(x)
+        out[:, columns] = ridge.residual(_restricted(self, pattern.tobytes()), x[:, columns])
+        return out
+
+    def score(self, views: Views, at: I64) -> F64:
+        out = np.zeros(len(at))
+        for pattern, rows in patterns(views.present[at]):
+            square = self.by_coordinate(views, at[rows], pattern)
+            out[rows] = square.sum(1, dtype=np.float64) / (pattern.sum() * self.shape.bins)
+        return out
+
+    def shares(self, views: Views, at: int) -> F64:
+        square = self.by_coordinate(views, np.array([at]), views.present[at])
+        return square.reshape(self.shape.sensors, self.shape.bins).astype(np.float64)
+
+
+@lru_cache(maxsize=64)
+def _restricted(part: ResidualPart, pattern: bytes) -> ridge.Subspace:
+    return ridge.restricted(part.known, np.repeat(np.frombuffer(pattern, bool), part.shape.bins))
+
+
+@dataclass(frozen=True, eq=False)
+class ReconstructionPart:
+    """Error of each sensor given all the others present, mean over those."""
+
+    known: ridge.Reconstruction
+
+    def score(self, views: Views, at: I64) -> F64:
+        out = np.zeros(len(at))
+        for pattern, rows in patterns(views.present[at]):
+            gap = ridge.errors(self.known, views.table, at[rows], pattern)
+            out[rows] = gap.sum(1, dtype=np.float64) / pattern.sum()
+        return out
+
+    def shares(self, views: Views, at: int) -> F64:
+        gap = ridge.errors(self.known, views.table, np.array([at]), views.present[at])
+        return gap[0].astype(np.float64)[:, None]
+
+    def expected(self, views: Views, at: int) -> F32:
+        """[c] in the squashed view."""
+        out: F32 = ridge.expected(self.known, views.table, np.array([at]), views.present[at])[0]
+        return out

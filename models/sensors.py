@@ -1,0 +1,191 @@
+"""Sensors: the detector of multichannel and multi-rate sensors. Frames, parts, levels, placement.
+
+In: `Scenes` of sensors and the entities' rows. Out: `Scored`. Remembers: nothing; a row holds what scores need of the past.
+
+    scenes -> bins -> views -> parts (each over its held-out 99 % quantile) -> levels -> mean of the parts = frame score
+                                                                        window score = largest of the frames it is first to show
+
+A frame in which nothing was heard repeats the last score, and moves nothing, for as long as any sensor's value still stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import levels
+from models.bins import NEVER, Bins, Grid, bins
+from models.detector import Frames, Scored, SensorPart, WindowSpec
+from models.embedding import Embedding, embed
+from models.explanation import explain
+from models.forecast import MEMORY
+from models.parts import ForecastPart, Moments, Part, Views, views
+from models.placement import Placement, assign
+from models.scenes import F32, F64, I32, I64, Scenes
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Of raw samples, [c] each: the training's mean and standard deviation; and of the bins' spreads and slopes."""
+
+    centre: F64
+    scale: F64
+    moments: Moments
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Everything trained. The first part is the forecast."""
+
+    sensors: tuple[str, ...]
+    grid: Grid
+    scaling: Scaling
+    parts: dict[str, Part]
+    unit: F64  # [p] the held-out 99 % quantile of each part
+    pace: levels.Pace
+    embedding: Embedding
+    known: Placement
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Of the `n` scored frames: score, and each part's contribution before the mean."""
+
+    score: F64
+    parts: F64  # [n, p]
+
+
+class SensorDetector:
+    """See `models.detector.Detector`."""
+
+    kind = "sensors"
+
+    def __init__(self, fitted: Fitted, tail: dict[str, Any], risk: float, digest: str = "") -> None:
+        self.fitted, self.tail, self.risk, self.digest = fitted, tail, risk, digest
+        self.sensors = fitted.sensors
+        self.vocabulary: dict[str, int] = {}
+        self.part_names = tuple(fitted.parts)
+        self.cluster_names: dict[int, str] = {}
+        grid = fitted.grid
+        self.windows = WindowSpec(grid.length * grid.step_us, grid.stride * grid.step_us)
+        self.carry_initial = initial_row(fitted.pace)
+
+    def score(self, scenes: Scenes, carry: NDArray[np.void]) -> Scored:
+        """Scores windows; see the protocol. Costs by frames, whatever the overlap of the windows."""
+        entities, owner = np.unique(scenes.entity, return_inverse=True)
+        carry = carry.copy()
+        if not len(scenes):
+            return self._nothing(carry)
+        seen = bins(scenes, self.fitted.grid, carry["until"][owner], (self.fitted.scaling.centre, self.fitted.scaling.scale))
+        view = views(seen, self.fitted.scaling.moments)
+        guess, code = self._forecast.guess(view)
+        frame_owner = np.searchsorted(entities, _frame_entity(seen))
+        judged = self._judge((seen, view, guess), frame_owner, carry)
+        carry["until"][owner] = scenes.end_us // self.fitted.grid.step_us  # the last window of each entity stands
+        frames = _frames(seen, self.fitted.grid, judged.score)
+        best, last = _of_windows(seen.stretches.fresh, judged.score)
+        score = np.where(best >= 0, judged.score[best], carry["last"][owner]) if len(judged.score) else carry["last"][owner]
+        placed = self._place(view, code, np.where(last >= 0, seen.scored[last] if len(seen.scored) else -1, -1))
+        parts = np.where((best >= 0)[:, None], judged.parts[best], 0) if len(judged.parts) else np.zeros((len(scenes), len(self.part_names)))
+        return Scored(score, parts.astype(np.float32), *placed, frames, carry, self._explainer(seen, view, judged, best))
+
+    @property
+    def _forecast(self) -> ForecastPart:
+        part = self.fitted.parts["forecast"]
+        assert isinstance(part, ForecastPart)
+        return part
+
+    def ratios(self, view: Views, at: I64, guess: F32) -> F64:
+        """Each part over its unit, at the frames `at`. [n, p]"""
+        first = self._forecast.mean(view, at, guess)
+        rest = [part.score(view, at) for name, part in self.fitted.parts.items() if name != "forecast"]
+        return np.stack([first, *rest], 1) / self.fitted.unit
+
+    def _judge(self, data: tuple[Bins, Views, F32], owner: I64, carry: NDArray[np.void]) -> Judged:
+        """Scores of the scored frames, in order; brings `carry` up to date."""
+        seen, view, guess = data
+        live = seen.live(self.fitted.grid)[seen.scored]
+        ratio = self.ratios(view, seen.scored[live], guess)
+        first = np.searchsorted(owner[live], np.arange(len(carry) + 1))
+        parts = np.zeros((len(seen.scored), ratio.shape[1]))
+        parts[live] = levels.update(ratio, first, carry, self.fitted.pace)
+        score = parts.mean(1)
+        return Judged(_held(score, live, owner, carry, (seen.age[seen.scored] >= 0).any(1)), parts)
+
+    def _place(self, view: Views, code: F32, at: I64) -> tuple[I32, F32, F32]:
+        """Cluster, membership and embedding of windows that end at the frames `at`; -1: a window without frames."""
+        cluster, probability = np.full(len(at), -1, np.int32), np.zeros(len(at), np.float32)
+        embedding = np.zeros((len(at), self.fitted.embedding.width), np.float32)
+        some = np.flatnonzero(at >= 0)
+        embedding[some] = embed(self.fitted.embedding, view.squashed, at[some], code[at[some] - MEMORY])
+        cluster[some], probability[some] = assign(self.fitted.known, embedding[some])
+        return cluster, probability, embedding
+
+    def _explainer(self, seen: Bins, view: Views, judged: Judged, best: I64) -> Callable[[int], tuple[SensorPart, ...]]:
+        def of(window: int) -> tuple[SensorPart, ...]:
+            if best[window] < 0:
+                return ()
+            frame = int(seen.scored[best[window]])
+            start = int(_frames(seen, self.fitted.grid, judged.score).start_us[best[window]])
+            return explain(self.fitted, (seen, view), (frame, start), judged.parts[best[window]])
+
+        return of
+
+    def _nothing(self, carry: NDArray[np.void]) -> Scored:
+        i32, i64, f32, f64 = np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0)
+        parts, width = np.empty((0, len(self.part_names)), np.float32), self.fitted.embedding.width
+        return Scored(f64, parts, i32, f32, np.empty((0, width), np.float32), Frames(i32, i64, i64, f64), carry, lambda _: ())
+
+
+def initial_row(pace: levels.Pace) -> NDArray[np.void]:
+    """The state of an entity never seen. [1]"""
+    row = np.zeros(1, [("until", np.int64), ("last", np.float64), *levels.layout(len(pace.start))])
+    row["until"] = NEVER
+    levels.initial(row, pace)
+    return row
+
+
+def _frame_entity(seen: Bins) -> I32:
+    """The entity of each scored frame."""
+    runs = seen.stretches
+    return np.repeat(runs.entity, _scored_per_stretch(seen))
+
+
+def _scored_per_stretch(seen: Bins) -> I64:
+    runs = seen.stretches
+    total = np.concatenate([[0], np.cumsum(runs.fresh)])
+    return np.diff(total[runs.window])
+
+
+def _frames(seen: Bins, grid: Grid, score: F64) -> Frames:
+    """The scored frames with their times."""
+    counts = _scored_per_stretch(seen)
+    within = np.arange(len(score)) - np.repeat(np.cumsum(counts) - counts, counts)
+    start = (np.repeat(seen.stretches.start, counts) + within) * grid.step_us
+    return Frames(_frame_entity(seen), start, start + grid.step_us, score)
+
+
+def _of_windows(fresh: I64, score: F64) -> tuple[I64, I64]:
+    """Per window the frame with the largest score (the first of equals) and the last frame; -1 where it has none."""
+    window = np.repeat(np.arange(len(fresh)), fresh)
+    order = np.lexsort((np.arange(len(score)), -score, window))
+    first = np.cumsum(fresh) - fresh
+    best = order[np.minimum(first, max(0, len(order) - 1))] if len(order) else first
+    return np.where(fresh > 0, best, -1), np.where(fresh > 0, first + fresh - 1, -1)
+
+
+def _held(score: F64, live: NDArray[np.bool_], owner: I64, carry: NDArray[np.void], stands: NDArray[np.bool_]) -> F64:
+    """Silent frames repeat the entity's last score while any sensor's value stands, else they are zero. Updates `last`."""
+    at = np.arange(len(score))
+    latest = np.maximum.accumulate(np.where(live, at, -1)) if len(score) else at
+    begin = np.searchsorted(owner, owner)
+    value = np.where(latest >= begin, score[np.maximum(latest, 0)], carry["last"][owner])
+    out = np.where(live | stands, value, 0.0)
+    ends = np.searchsorted(owner, np.arange(len(carry)), side="right")
+    some = ends > np.searchsorted(owner, np.arange(len(carry)))
+    carry["last"][some] = value[ends[some] - 1]
+    return out

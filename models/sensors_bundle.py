@@ -1,0 +1,154 @@
+"""The sensors' detector as settings and flat arrays, and back.
+
+In: `Fitted`. Out: what `models.bundle` stores; and the reverse, with the layout that such settings demand. Remembers: nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from models import forecast as tcn
+from models import reconstruct as ridge
+from models.bins import Grid
+from models.bundle import Arrays, Bundle, Layout
+from models.embedding import Embedding
+from models.levels import Pace
+from models.parts import SEVERAL, SINGLE, DistancePart, ForecastPart, Moments, Part, ReconstructionPart, ResidualPart
+from models.patches import PatchShape
+from models.placement import placement
+from models.placement import shapes as placement_shapes
+from models.sensors import Fitted, Scaling, SensorDetector
+
+PER_SENSOR = ("centre", "scale", "std_centre", "std_scale", "slope_centre", "slope_scale", "forecast.rms")
+
+
+def pack(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
+    """Settings (JSON) and arrays."""
+    arrays: Arrays = {"centre": fitted.scaling.centre, "scale": fitted.scaling.scale}
+    arrays |= asdict(fitted.scaling.moments) | {"unit": fitted.unit}
+    arrays |= {"span": fitted.pace.span, "start": fitted.pace.start, "embedding.scale": fitted.embedding.scale}
+    arrays |= {"embedding.centre": fitted.embedding.axes.centre, "embedding.components": fitted.embedding.axes.components}
+    arrays |= {f"placement.{name}": array for name, array in fitted.known.arrays().items()}
+    settings: dict[str, Any] = {
+        "sensors": list(fitted.sensors),
+        "grid": asdict(fitted.grid),
+        "parts": list(fitted.parts),
+        "pace": {"time": fitted.pace.time, "delay": fitted.pace.delay},
+        "embedding": asdict(fitted.embedding.shape) | {"axes": int(fitted.embedding.axes.components.shape[1])},
+        "placement": {"min_samples": fitted.known.min_samples, "points": len(fitted.known.points), "nodes": len(fitted.known.node_label)},
+        "shapes": {},
+    }  # fmt: skip
+    for name, part in fitted.parts.items():
+        more, shape = _pack_part(part)
+        arrays |= {f"{name}.{key}": array for key, array in more.items()}
+        settings["shapes"][name] = shape
+    return settings, arrays
+
+
+def _pack_part(part: Part) -> tuple[Arrays, dict[str, Any]]:
+    if isinstance(part, ForecastPart):
+        return dict(part.known.weights) | {"rms": part.known.rms}, {"wide": part.wide}
+    if isinstance(part, DistancePart):
+        return {"points": part.points}, asdict(part.shape) | {"view": part.view, "points": len(part.points)}
+    if isinstance(part, ResidualPart):
+        known = part.known
+        return {"centre": known.centre, "components": known.components}, asdict(part.shape) | {"rank": int(known.components.shape[1])}
+    assert isinstance(part, ReconstructionPart)
+    r = part.known
+    return {"inverse": r.inverse, "solution": r.solution, "rms": r.rms}, asdict(r.inputs) | {"lags": list(r.inputs.lags)}
+
+
+def layout(settings: dict[str, Any]) -> Layout:
+    """For `models.bundle`: name, shape and dtype of every array. Raises KeyError, TypeError, ValueError."""
+    settings = settings["fitted"]
+    _check_numbers(settings)
+    c, parts = len(settings["sensors"]), settings["parts"]
+    if parts != list(SINGLE if c == 1 else SEVERAL):
+        raise ValueError(f"parts {parts} do not suit {c} sensors")
+    out: dict[str, tuple[tuple[int, ...], str]] = {name: ((c,), "float64") for name in PER_SENSOR}
+    out |= {name: ((len(parts),), "float64") for name in ("unit", "span", "start")}
+    out |= {f"forecast.{name}": (shape, "float32") for name, shape in tcn.shapes(c).items()}
+    for name in parts[1:]:
+        out |= {f"{name}.{key}": value for key, value in _part_layout(name, settings["shapes"][name]).items()}
+    axes, width = int(settings["embedding"]["axes"]), _shape(settings["embedding"]).width
+    out |= {"embedding.centre": ((width,), "float32"), "embedding.components": ((width, axes), "float32")}
+    out |= {"embedding.scale": ((axes + 1 + tcn.CODE,), "float32")}
+    known = settings["placement"]
+    arrays = placement_shapes(int(known["points"]), axes + 1 + tcn.CODE, int(known["nodes"]))
+    return out | {f"placement.{name}": value for name, value in arrays.items()}
+
+
+def _part_layout(name: str, shape: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    if name == "reconstruction":
+        inputs = _inputs(shape)
+        n, c = inputs.count, inputs.sensors
+        return {"inverse": ((n, n), "float64"), "solution": ((n, c), "float64"), "rms": ((c,), "float64")}
+    width = _shape(shape).width
+    if name == "residual":
+        return {"centre": ((width,), "float32"), "components": ((width, int(shape["rank"])), "float32")}
+    return {"points": ((int(shape["points"]), width), "float32")}
+
+
+def open_bundle(bundle: Bundle) -> SensorDetector:
+    """For `models.bundle`."""
+    risk = float(bundle.settings["risk"])
+    if not 0 < risk < 0.5:
+        raise ValueError(f"a risk of {risk} is no probability of a false alarm")
+    return SensorDetector(unpack(bundle.settings["fitted"], bundle.arrays), bundle.tail, risk, bundle.digest)
+
+
+def unpack(settings: dict[str, Any], arrays: Arrays) -> Fitted:
+    """The detector's content, of arrays that have the layout."""
+    moments = Moments(*(arrays[name] for name in ("std_centre", "std_scale", "slope_centre", "slope_scale")))
+    pace = Pace(arrays["span"], float(settings["pace"]["time"]), int(settings["pace"]["delay"]), arrays["start"])
+    axes = ridge.Subspace(arrays["embedding.centre"], arrays["embedding.components"])
+    known = {n.removeprefix("placement."): a for n, a in arrays.items() if n.startswith("placement.")}
+    return Fitted(
+        tuple(settings["sensors"]),
+        Grid(**settings["grid"]),
+        Scaling(arrays["centre"], arrays["scale"], moments),
+        {name: _unpack_part(name, settings["shapes"][name], arrays) for name in settings["parts"]},
+        arrays["unit"],
+        pace,
+        Embedding(axes, _shape(settings["embedding"]), arrays["embedding.scale"]),
+        placement(known, int(settings["placement"]["min_samples"])),
+    )
+
+
+def _unpack_part(name: str, shape: dict[str, Any], arrays: Arrays) -> Part:
+    own = {n.removeprefix(f"{name}."): a for n, a in arrays.items() if n.startswith(f"{name}.")}
+    if name == "forecast":
+        rms = own.pop("rms")
+        return ForecastPart(tcn.Forecast(own, rms), bool(shape["wide"]))
+    if name == "residual":
+        return ResidualPart(ridge.Subspace(own["centre"], own["components"]), _shape(shape))
+    if name == "reconstruction":
+        return ReconstructionPart(ridge.Reconstruction(_inputs(shape), own["inverse"], own["solution"], own["rms"]))
+    view = {"squashed": "squashed", "wide": "wide", "linear": "linear"}[shape["view"]]
+    return DistancePart(own["points"], _shape(shape), view)
+
+
+def _shape(shape: dict[str, Any]) -> PatchShape:
+    return PatchShape(int(shape["frames"]), int(shape["sensors"]), float(shape["level"]), bool(shape["normal"]))
+
+
+def _inputs(shape: dict[str, Any]) -> ridge.Inputs:
+    values = (int(shape["sensors"]), int(shape["per_bin"]), bool(shape["spread"]))
+    return ridge.Inputs(*values, tuple(int(lag) for lag in shape["lags"]), bool(shape["squares"]))
+
+
+def _check_numbers(settings: dict[str, Any]) -> None:
+    """Refuses settings that would make scoring read outside its arrays or never end. Raises ValueError."""
+    grid = settings["grid"]
+    if not all(isinstance(v, int) for v in grid.values()):
+        raise ValueError(f"grid {grid} must hold whole numbers")
+    low = min(grid["step_us"], grid["per_bin"], grid["stride"], grid["hold"])
+    longest = max(int(s.get("frames", 1)) for s in settings["shapes"].values())
+    memory = max(tcn.MEMORY + 1, longest, max(ridge.LAGS) * grid["per_bin"] + 1)
+    if low < 1 or grid["shift_us"] > 0 or not memory <= grid["memory"] <= 1_000_000:
+        raise ValueError(f"grid {grid} does not suit patches of {longest} frames")
+    if not np.isfinite(settings["pace"]["time"]) or settings["pace"]["time"] < 1 or settings["pace"]["delay"] < 0:
+        raise ValueError(f"pace {settings['pace']} must be positive")

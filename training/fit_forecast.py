@@ -1,0 +1,109 @@
+"""Fits the forecasting network of `models.forecast`: one flat loop, in minutes on a CPU, the same for the same seed.
+
+In: runs of scaled frames. Out: `Forecast` and the training curve. Remembers: nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.forecast import FLOOR, MEMORY, RECENT, RECENT_BINS, Forecast, forward, recall, run, shapes
+from models.scenes import F32, F64, I64
+
+STRETCH = 130  # targets per drawn stretch: twice the memory, so that most of the work is targets
+BATCH = 16
+LEARNING_RATE = 5e-3
+BETA = 0.5  # of the smooth L1 loss, in scaled units
+HIDE, HIDE_FRAMES = 0.1, 8  # share of (sensor, 8 frames) blocks set to zero: no sensor is relied on alone
+BAD_STEPS_MAX = 10  # steps with a non-finite loss are skipped; more of them end the run
+
+
+@dataclass(frozen=True)
+class Fit:
+    forecast: Forecast
+    curve: F64  # [steps] loss
+    skipped: int
+
+
+def fit_forecast(runs: list[F32], steps: int, seed: int, device: str = "cpu") -> Fit:
+    """Trains on runs of frames [f, c], each an entity's own; runs shorter than MEMORY + 1 give nothing.
+
+    Raises ValueError where no run is long enough or the loss is not finite again and again.
+    """
+    import torch
+
+    runs = [run for run in runs if len(run) > MEMORY]
+    if not runs:
+        raise ValueError(f"a forecast needs a run of more than {MEMORY} frames")
+    rng, sensors = np.random.default_rng(seed), runs[0].shape[1]
+    weights = {n: torch.tensor(w, device=device, requires_grad=True) for n, w in _start(sensors, rng).items()}
+    optimiser = torch.optim.AdamW(weights.values(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
+    curve, skipped = np.full(steps, np.nan), 0
+    for step in range(steps):
+        clear = _draw(runs, rng)
+        hidden = torch.tensor(clear * _mask(clear.shape, rng), device=device)
+        loss = _loss(hidden, torch.tensor(clear, device=device), weights)
+        curve[step] = float(loss.detach())
+        optimiser.zero_grad()
+        if not np.isfinite(curve[step]):
+            skipped += 1
+            if skipped > BAD_STEPS_MAX:
+                raise ValueError(f"the loss was not finite in {skipped} of {step + 1} steps")
+            continue
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
+        optimiser.step()
+        schedule.step()
+    final = {name: w.detach().cpu().numpy() for name, w in weights.items()}
+    return Fit(Forecast(final, _rms(final, runs, sensors)), curve, skipped)
+
+
+def _loss(hidden, clear, weights):  # type: ignore[no-untyped-def]  # tensors; torch is imported where it is used
+    import torch
+    from torch.nn.functional import smooth_l1_loss
+
+    guess, code = forward(hidden[:, :-1], weights, torch.relu, torch.tanh)
+    recent = recall(code, weights, torch.relu)
+    n, sensors = guess.shape[1], clear.shape[2]
+    per_bin = RECENT // RECENT_BINS
+    means = clear.unfold(1, per_bin, 1).mean(-1)  # [batch, t - 3, c]: means of 4 frames from each on
+    last = torch.arange(MEMORY - 1, MEMORY - 1 + n)  # the frame each output stands at
+    starts = last[:, None] - RECENT + 1 + torch.arange(0, RECENT, per_bin)
+    target = means[:, starts].reshape(len(clear), n, RECENT_BINS * sensors)
+    return smooth_l1_loss(guess, clear[:, MEMORY:], beta=BETA) + smooth_l1_loss(recent, target, beta=BETA)
+
+
+def _start(sensors: int, rng: np.random.Generator) -> dict[str, F32]:
+    """Uniform in +-1/sqrt(fan in), zero biases."""
+    out = {}
+    for name, shape in shapes(sensors).items():
+        bound = 0.0 if name.endswith("_bias") else 1 / np.sqrt(np.prod(shape[:-1]))
+        out[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
+    return out
+
+
+def _draw(runs: list[F32], rng: np.random.Generator) -> F32:
+    """A batch of stretches [batch, frames, c] of one length, from runs in proportion to their frames."""
+    length = min(MEMORY + STRETCH, max(len(run) for run in runs))
+    runs = [run for run in runs if len(run) >= length]
+    room = np.array([len(run) - length + 1 for run in runs])
+    picks: I64 = rng.integers(0, room.sum(), BATCH)
+    which = np.searchsorted(np.cumsum(room), picks, side="right")
+    at = picks - (np.cumsum(room) - room)[which]
+    return np.stack([runs[r][a : a + length] for r, a in zip(which, at, strict=True)])
+
+
+def _mask(shape: tuple[int, ...], rng: np.random.Generator) -> F32:
+    batch, frames, sensors = shape
+    blocks = rng.random((batch, -(-frames // HIDE_FRAMES), sensors)) >= HIDE
+    return np.repeat(blocks, HIDE_FRAMES, axis=1)[:, :frames].astype(np.float32)
+
+
+def _rms(weights: dict[str, F32], runs: list[F32], sensors: int) -> F64:
+    """Root mean square error of each sensor over the training frames, never below a hundredth of the floor's scale."""
+    known = Forecast(weights, np.ones(sensors))
+    squared = [((frames[MEMORY:] - run(known, frames)[0]).astype(np.float64)) ** 2 for frames in runs]
+    return np.maximum(np.sqrt(np.concatenate(squared).mean(0)), FLOOR / 10)

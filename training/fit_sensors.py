@@ -1,0 +1,217 @@
+"""Fits the detector of sensors: from samples to a bundle's content.
+
+In: `Dataset`. Out: `Trained`: the bundle, and what the report shows. Remembers: nothing. The same seed, the same bundle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from models.bins import NEVER, Bins, Grid, bins
+from models.bundle import Bundle, Golden, golden_of
+from models.detector import WindowSpec
+from models.embedding import AXES_MAX, Embedding, embed, fit_scale, raw
+from models.forecast import MEMORY
+from models.levels import Pace, quantile_scale, update
+from models.parts import ForecastPart, Moments, ResidualPart, Views, views
+from models.patches import PatchShape, patches
+from models.reconstruct import Subspace, fit_subspace
+from models.scenes import F32, F64, I64, Scenes
+from models.sensors import Fitted, Scaling, SensorDetector, initial_row
+from models.sensors_bundle import pack
+from stream_app.population import fit_population
+from training.dataset import Dataset, cut
+from training.fit_forecast import Fit
+from training.fit_parts import FittedPart, Frames, fit_parts
+from training.fit_placement import Placed, fit_placement
+from training.folds import ENTITIES_MIN
+from training.look import Look, look
+
+FRAMES_MIN = 24  # live frames to learn from
+FRAMES_MAX = 60_000  # learned from; of more, blocks spread evenly over the data
+BLOCK = 2_000
+PLACED_MAX = 3_000  # windows that clusters are found in; assignment costs by them
+GOLDEN_WINDOWS = 24
+WEEK_US = 604_800_000_000
+EVENTS_MIN = 10  # of held-out windows beyond the default risk: a rarer one could not be calibrated
+RISK_MAX = 0.01
+
+
+@dataclass(frozen=True)
+class SensorTraining:
+    """How to train. steps: of the network; None: by the rule. say: told what is being done."""
+
+    seed: int = 0
+    steps: int | None = None
+    device: str = "cpu"
+    alarms_per_week: float = 1.0  # false alarms per entity, that the default risk aims at
+    say: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The bundle, ready to be written, and figures for the report."""
+
+    bundle: Bundle
+    choices: tuple[str, ...]
+    report: dict[str, Any]
+
+
+def fit(data: Dataset, how: SensorTraining) -> Trained:
+    """Everything that `train` does with sensors. Raises ValueError, in words, where the data do not suffice."""
+    began = time.monotonic()
+    seen = look(data)
+    for note in seen.notes:
+        how.say(note)
+    scaling = _scale(data)
+    scenes = cut(data, WindowSpec(seen.grid.length * seen.grid.step_us, seen.grid.stride * seen.grid.step_us))
+    table = _table(scenes, seen.grid, scaling)
+    frames, scaling = _frames(table, seen, scaling, how)
+    how.say(f"{len(frames.at)} frames of {len(np.unique(frames.entity))} entities; fitting {'4 parts'}")
+    parts, network = fit_parts(frames)
+    held = np.stack([part.held_out for part in parts.values()], 1)
+    unit = quantile_scale(held)
+    pace = _pace(held / unit, frames)
+    embedding, embedded = _embedding(frames, parts)
+    placed = fit_placement(_drawn(embedded, np.random.default_rng(how.seed)))
+    fitted = Fitted(data.sensors, seen.grid, scaling, {n: p.part for n, p in parts.items()}, unit, pace, embedding, placed.known)
+    scores = _held_scores(held / unit, frames, pace)
+    risk = _risk(len(scores) // seen.grid.stride, seen.grid, how.alarms_per_week)
+    tail = fit_population(*_windows(scores, frames.entity, seen.grid.stride), 1)
+    detector = SensorDetector(fitted, tail, risk)
+    settings, arrays = pack(fitted)
+    golden = _golden(detector, scenes)
+    bundle = Bundle("sensors", {"fitted": settings, "risk": risk, "seed": how.seed}, arrays, golden, tail, _lineage(data))
+    report = _report(parts, network, placed, scores) | {"seconds": time.monotonic() - began, "risk": risk}
+    return Trained(bundle, seen.notes, report)
+
+
+def _scale(data: Dataset) -> Scaling:
+    """Mean and standard deviation of each sensor; a constant one is left in its own unit."""
+    c = len(data.sensors)
+    valid = np.isfinite(data.value)
+    sensor, value = data.sensor[valid], data.value[valid]
+    n = np.maximum(np.bincount(sensor, minlength=c), 1)
+    centre = np.bincount(sensor, value, c) / n
+    scale = np.sqrt(np.bincount(sensor, (value - centre[sensor]) ** 2, c) / n)
+    still = ~np.isfinite(scale) | (scale < 1e-6 * np.maximum(1, np.abs(centre)))
+    zero = np.zeros(c)
+    return Scaling(centre, np.where(still, 1.0, scale), Moments(zero, zero + 1, zero, zero + 1))
+
+
+def _table(scenes: Scenes, grid: Grid, scaling: Scaling) -> Bins:
+    return bins(scenes, grid, np.full(len(scenes), NEVER), (scaling.centre, scaling.scale))
+
+
+def _frames(table: Bins, seen: Look, scaling: Scaling, how: SensorTraining) -> tuple[Frames, Scaling]:
+    """The frames to learn from: live ones, at most FRAMES_MAX. Completes the scaling by spreads and slopes."""
+    runs = table.stretches
+    entity = np.repeat(runs.entity, np.diff(runs.frame))[table.scored]
+    live = table.live(seen.grid)[table.scored]
+    at, entity = table.scored[live], entity[live].astype(np.int64)
+    if len(at) < FRAMES_MIN:
+        raise ValueError(f"{len(at)} frames of {seen.grid.step_us / 1e6:g} s with data; at least {FRAMES_MIN} are needed")
+    if len(at) > FRAMES_MAX:
+        starts = np.linspace(0, len(at) - BLOCK, FRAMES_MAX // BLOCK).astype(int)
+        index = np.unique((starts[:, None] + np.arange(BLOCK)).ravel())
+        at, entity = at[index], entity[index]
+    std, slope = table.std[at].astype(np.float64), table.slope[at].astype(np.float64)
+    moments = Moments(std.mean(0), _above(std.std(0)), slope.mean(0), _above(slope.std(0)))
+    full = replace(scaling, moments=moments)
+    return Frames(views(table, moments), at, entity, seen, how.seed, how.steps, how.device), full
+
+
+def _above(scale: F64) -> F64:
+    return np.where(scale < 1e-6, 1.0, scale)
+
+
+def _pace(ratio: F64, frames: Frames) -> Pace:
+    """Spans by what each part looks back on; the level's time and delay by how long entities are watched.
+
+    A population's level is an entity's own, to be learned soon; a single entity's was learned in training and drifts slowly.
+    """
+    look, single = frames.look, frames.single
+    n_entities = len(np.unique(frames.entity))
+    length = float(np.median(np.bincount(frames.entity)[np.unique(frames.entity)]))
+    many = n_entities >= ENTITIES_MIN
+    times = (max(10.0, 0.7 * length), int(0.7 * length / 12)) if many else (max(10.0, length), int(length / 2))
+    spans = (look.long / 2, look.long / 8, look.short / 4, look.short / 8) if single else (look.long / 4,) * 4
+    return Pace(np.maximum(np.array(spans), 1.0), *times, np.maximum(ratio.mean(0), 1e-6))
+
+
+def _embedding(frames: Frames, parts: dict[str, FittedPart]) -> tuple[Embedding, F32]:
+    """The embedding, and that of the training frames."""
+    forecast, residual = parts["forecast"].part, parts.get("residual")
+    assert isinstance(forecast, ForecastPart)
+    shape = PatchShape(frames.look.long, frames.views.squashed.shape[1])
+    if residual is not None and isinstance(residual.part, ResidualPart):
+        axes = residual.part.known
+    else:
+        axes = fit_subspace(patches(frames.views.squashed, frames.at, shape))
+    axes = Subspace(axes.centre, np.ascontiguousarray(axes.components[:, :AXES_MAX]))
+    code = forecast.guess(frames.views)[1][frames.at - MEMORY]
+    scale = fit_scale(raw(axes, shape, frames.views.squashed, frames.at, code))
+    made = Embedding(axes, shape, scale)
+    return made, embed(made, frames.views.squashed, frames.at, code)
+
+
+def _drawn(x: F32, rng: np.random.Generator) -> F32:
+    """At most PLACED_MAX rows, evenly drawn."""
+    return x if len(x) <= PLACED_MAX else x[np.sort(rng.choice(len(x), PLACED_MAX, replace=False))]
+
+
+def _held_scores(ratio: F64, frames: Frames, pace: Pace) -> F64:
+    """Scores of the training frames as if they had been met in a stream. [n]"""
+    kinds = np.unique(frames.entity)
+    rows = np.repeat(initial_row(pace), len(kinds))
+    return update(ratio, np.searchsorted(frames.entity, np.append(kinds, kinds[-1] + 1)), rows, pace).mean(1)
+
+
+def _windows(scores: F64, entity: I64, stride: int) -> tuple[F64, I64]:
+    """Largest score of each `stride` frames, and their entity."""
+    if stride == 1:
+        return scores, entity
+    n = len(scores) // stride * stride
+    return scores[:n].reshape(-1, stride).max(1), entity[:n:stride]
+
+
+def _risk(n_windows: int, grid: Grid, alarms_per_week: float) -> float:
+    """Per window: the alarms allowed in a week over its windows; no rarer than the held-out windows can show."""
+    wanted = alarms_per_week * grid.stride * grid.step_us / WEEK_US
+    return float(min(RISK_MAX, max(wanted, EVENTS_MIN / max(1, n_windows))))
+
+
+def _golden(detector: SensorDetector, scenes: Scenes) -> Golden:
+    """The first windows of the first entity, with their samples."""
+    w = int(min(GOLDEN_WINDOWS, (scenes.entity == scenes.entity[0]).sum()))
+    a, b = int(scenes.first[0]), int(scenes.last[w - 1])
+    columns = {n: getattr(scenes, n)[:w].copy() for n in ("entity", "start_us", "end_us", "position", "first_offset", "last_offset", "ended")}
+    rows = {n: getattr(scenes, n)[a:b].copy() for n in ("sensor", "t_us", "value")}
+    return golden_of(detector, Scenes(**columns, first=scenes.first[:w] - a, last=scenes.last[:w] - a, **rows))
+
+
+def _lineage(data: Dataset) -> dict[str, Any]:
+    return {
+        "samples": len(data), "entities": len(data.entities), "sensors": len(data.sensors),
+        "from_us": int(data.t_us.min()), "to_us": int(data.t_us.max()),
+    }  # fmt: skip
+
+
+def _report(parts: dict[str, FittedPart], network: Fit, placed: Placed, scores: F64) -> dict[str, Any]:
+    """Plain numbers and lists."""
+    quantiles = [0.5, 0.9, 0.95, 0.99, 0.999]
+    return {
+        "curve": [float(v) for v in network.curve],
+        "skipped_steps": network.skipped,
+        "parts": {n: [float(v) for v in np.quantile(p.held_out, quantiles)] for n, p in parts.items()},
+        "held_out_scores": [float(v) for v in np.quantile(scores, np.linspace(0, 1, 201))],
+        "clusters": placed.facts(),
+    }
+
+
+__all__ = ["SensorTraining", "Trained", "Views", "fit"]
