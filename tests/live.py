@@ -1,0 +1,244 @@
+"""What the tests of a running worker share: a stream with anomalies, worker processes, and what they should have said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import yaml
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from plain_detector import PlainDetector
+
+from models.detector import WindowSpec
+from stream_app.config import Config, parse
+from stream_app.pipeline import Pipeline, PipelineSpec
+from stream_app.samples import RawBatch
+from stream_app.status import status
+
+ROOT = Path(__file__).parent.parent
+START_MS = 1_700_000_000_000
+DETECTOR = PlainDetector(windows=WindowSpec(length_us=6_000_000, stride_us=2_000_000))
+Record = tuple[bytes | None, bytes | None, int]  # key, value, timestamp in ms
+
+
+def apart(coroutine: Callable[[], Any]) -> Any:
+    """Runs a coroutine in a thread and loop of its own, for tests that are not coroutines themselves."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(coroutine())).result()
+
+
+def stream(n_seconds: int, entities: int = 6, seed: int = 0) -> list[Record]:
+    """Two sensors per entity, once a second, with a fault in each entity's second half; every 500th record is rubbish."""
+    rng = np.random.default_rng(seed)
+    records: list[Record] = []
+    for second in range(n_seconds):
+        for entity in range(entities):
+            fault = 40.0 if n_seconds // 2 + 60 * entity <= second < n_seconds // 2 + 60 * entity + 45 else 0.0
+            for sensor, level in (("a", 10.0), ("b", 20.0)):
+                value = level + rng.normal() + fault
+                body = {"sensor": sensor, "t": START_MS + 1000 * second, "value": round(value, 6)}
+                text = b"rubbish" if len(records) % 500 == 499 else orjson.dumps(body)
+                records.append((f"e{entity}".encode(), text, START_MS + 1000 * second))
+    return records
+
+
+def partition_of(key: bytes | None, n: int) -> int:
+    """Where the test puts a key; any function of the key would do."""
+    return (key or b"\0")[-1] % n
+
+
+def produce(bootstrap: str, topic: str, records: list[Record], partitions: int, **security: Any) -> None:
+    """Sends the records in order, by `partition_of`."""
+
+    async def send() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=20, max_batch_size=16_384, **security) as p:
+            for key, value, stamp in records:
+                await p.send(topic, value, key, partition=partition_of(key, partitions), timestamp_ms=stamp)
+            await p.flush()
+
+    apart(send)
+
+
+def read_all(bootstrap: str, topic: str) -> list[Any]:
+    """Everything that lies on a topic, partition by partition."""
+
+    async def read() -> list[Any]:
+        found: list[Any] = []
+        async with AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
+            await consumer._client.force_metadata_update()
+            count = len(await _partitions(consumer, topic))
+            for tp in (TopicPartition(topic, i) for i in range(count)):
+                consumer.assign([tp])
+                end = (await consumer.end_offsets([tp]))[tp]
+                while await consumer.position(tp) < end:
+                    for part in (await consumer.getmany(timeout_ms=500)).values():
+                        found += part
+        return found
+
+    return list(apart(read))
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    consumer._client.add_topic(topic)
+    for _ in range(50):
+        if found := consumer._client.cluster.partitions_for_topic(topic):
+            return set(found)
+        await consumer._client.force_metadata_update()
+        await asyncio.sleep(0.1)
+    return set()
+
+
+@dataclass
+class Live:
+    """One detector on one source topic, its topics, and the workers that were started for it."""
+
+    bootstrap: str
+    name: str
+    topic: str
+    folder: Path
+    worker: Mapping[str, Any] = field(default_factory=dict)
+    security: Mapping[str, Any] = field(default_factory=dict)
+    processes: list[WorkerProcess] = field(default_factory=list)
+
+    def data(self, **worker: Any) -> dict[str, Any]:
+        swift = {"checkpoint": "400ms", "session_timeout": "6s", "http_port": None, "stuck_after": "60s"}
+        return {
+            "detector": self.name,
+            "brokers": self.bootstrap,
+            "sources": [{"topic": self.topic}],
+            "windows": {"lateness": "2s", "idle": "1h"},
+            "topics": {"alerts": f"{self.name}-alerts", "scores": f"{self.name}-scores", "drift": f"{self.name}-drift"},
+            "security": dict(self.security),
+            "worker": {**swift, **self.worker, **worker},
+        }
+
+    def config(self) -> Config:
+        return parse(self.data())
+
+    def start(self, *options: str, **worker: Any) -> WorkerProcess:
+        """A worker in a process of its own."""
+        n = len(self.processes)
+        path = self.folder / f"worker-{n}.yaml"
+        path.write_text(yaml.safe_dump(self.data(**worker)))
+        self.processes.append(WorkerProcess.start(path, self.folder / f"worker-{n}.log", options))
+        return self.processes[-1]
+
+    def finish(self) -> None:
+        """Reads what is left, and ends."""
+        worker = self.start("--until-end")
+        assert worker.wait(90) == 0, worker.said()
+
+    def status(self) -> list[dict[str, Any]]:
+        return list(status(self.config())["partitions"])
+
+    def accounting(self) -> dict[str, int]:
+        """Summed over the partitions; each partition's books must balance."""
+        total: dict[str, int] = {}
+        for partition in self.status():
+            books = partition["accounting"]
+            assert books["samples_read"] == sum(n for name, n in books.items() if name != "samples_read"), books
+            total = {name: total.get(name, 0) + n for name, n in books.items()}
+        return total
+
+    def wait_until(self, holds: Callable[[], bool], within_s: float = 60.0) -> None:
+        give_up = time.monotonic() + within_s
+        while not holds():
+            assert time.monotonic() < give_up, "\n".join(worker.said() for worker in self.processes)
+            time.sleep(0.2)
+
+    def wait_until_read(self, n: int) -> None:
+        self.wait_until(lambda: sum(p["accounting"]["samples_read"] for p in self.status()) >= n)
+
+    def alerts(self) -> dict[str, dict[str, Any]]:
+        """By id, the last message each, without the wall clock: what is left after compaction."""
+        return {
+            r.key.decode(): _timeless(orjson.loads(r.value)) for r in read_all(self.bootstrap, f"{self.name}-alerts")
+        }
+
+    def expected(self) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+        """What one pipeline says that reads each partition from end to end: alerts by id, and the accounting."""
+        partitions: dict[int, list[Any]] = {}
+        for record in read_all(self.bootstrap, self.topic):
+            partitions.setdefault(record.partition, []).append(record)
+        alerts: dict[str, dict[str, Any]] = {}
+        total: dict[str, int] = {}
+        for partition, records in partitions.items():
+            pipeline = Pipeline(PipelineSpec(self.config(), DETECTOR, self.topic, partition))
+            pipeline.restore(0, "")
+            for alert in pipeline.step(_batch(self.topic, partition, records)).alerts:
+                alerts[alert.alert_id] = _timeless(orjson.loads(orjson.dumps(alert)))
+            total = {name: total.get(name, 0) + n for name, n in pipeline.accounting().as_dict().items()}
+        return alerts, total
+
+    def check(self) -> None:
+        """Nothing lost, nothing doubled, nothing different: after everything was read."""
+        alerts, total = self.expected()
+        assert self.accounting() == total
+        assert alerts, "the stream is meant to give alerts"
+        assert self.alerts() == alerts
+
+
+@dataclass
+class WorkerProcess:
+    """A worker as its supervisor sees it."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @classmethod
+    def start(cls, config: Path, log: Path, options: tuple[str, ...]) -> WorkerProcess:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+        command = [sys.executable, str(ROOT / "tests" / "plain_worker.py"), str(config), *options]
+        with log.open("wb") as output:
+            return cls(subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=ROOT), log)
+
+    def wait(self, within_s: float = 60.0) -> int:
+        return self.process.wait(within_s)
+
+    def terminate(self, within_s: float = 60.0) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait(within_s)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The lines of its log that are its own."""
+        for line in self.said().splitlines():
+            if line.startswith("{"):
+                yield json.loads(line)
+
+    def is_reading(self) -> bool:
+        return any(event.get("event") == "partitions" for event in self.events())
+
+
+def _batch(topic: str, partition: int, records: list[Any]) -> RawBatch:
+    return RawBatch(
+        topic,
+        partition,
+        [r.key for r in records],
+        [r.value for r in records],
+        np.array([r.offset for r in records], np.int64),
+        np.array([r.timestamp for r in records], np.int64) * 1000,
+        [r.headers for r in records],
+    )
+
+
+def _timeless(alert: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in alert.items() if name != "published_at"}

@@ -1,0 +1,50 @@
+"""A worker with the plain detector, started by tests as a process: `plain_worker.py CONFIG [--until-end] [--slow S]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import yaml
+from live import DETECTOR
+
+from models.detector import Scored
+from models.scenes import Scenes
+from stream_app.config import parse
+from stream_app.errors import TailraceError
+from stream_app.observe import start_log
+from stream_app.worker import run_worker
+
+
+class SlowDetector(type(DETECTOR)):  # type: ignore[misc]
+    """Takes its time over each call, as a large network would."""
+
+    seconds = 0.0
+
+    def score(self, scenes: Scenes, carry: object) -> Scored:
+        time.sleep(self.seconds)
+        return super().score(scenes, carry)  # type: ignore[no-any-return]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--until-end", action="store_true")
+    parser.add_argument("--slow", type=float, default=0.0)
+    options = parser.parse_args()
+    start_log()
+    SlowDetector.seconds = options.slow
+    config = parse(yaml.safe_load(options.config.read_text()))
+    detector = SlowDetector(windows=DETECTOR.windows)
+    try:
+        return asyncio.run(run_worker(config, detector, until_end=options.until_end))
+    except TailraceError as problem:
+        print(problem, file=sys.stderr)
+        return problem.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
