@@ -73,16 +73,42 @@ class Detector(Protocol):
     call; the input is not changed; the score of a window uses nothing later than its end.
     """
 
-    kind: str  # "sensors" or "tokens"
-    digest: str  # of the bundle; named in every result
-    windows: WindowSpec
-    sensors: tuple[str, ...]  # names, index = Scenes.sensor; ("token",) for tokens
-    vocabulary: dict[str, int]  # tokens' ids; empty for sensors
-    part_names: tuple[str, ...]
-    cluster_names: dict[int, str]
-    carry_initial: NDArray[np.void]  # shape [1], structured dtype without objects: the state of an entity never seen
-    tail: dict[str, Any]  # what training fitted for stream_app.threshold: the population's tail, numbers and arrays
-    risk: float  # default risk per window, chosen at training from the alarm budget and the data
+    @property
+    def kind(self) -> str:
+        """ "sensors" or "tokens"."""
+
+    @property
+    def digest(self) -> str:
+        """Of the bundle; named in every result."""
+
+    @property
+    def windows(self) -> WindowSpec: ...
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Names, index = Scenes.sensor; ("token",) for tokens."""
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Tokens' ids; empty for sensors."""
+
+    @property
+    def part_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def cluster_names(self) -> dict[int, str]: ...
+
+    @property
+    def carry_initial(self) -> NDArray[np.void]:
+        """Shape [1], structured dtype without objects: the state of an entity never seen."""
+
+    @property
+    def tail(self) -> dict[str, Any]:
+        """What training fitted for stream_app.threshold: the population's tail, numbers and arrays."""
+
+    @property
+    def risk(self) -> float:
+        """Default risk per window, chosen at training from the alarm budget and the data."""
 
     def score(self, scenes: Scenes, carry: NDArray[np.void]) -> Scored:
         """Scores windows. `carry`: one row per distinct entity, in the order of np.unique(scenes.entity)."""

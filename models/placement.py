@@ -102,5 +102,7 @@ def flatten(clusterer: Any) -> Placement:
     label, top = np.full(c, -1, np.int64), np.zeros(c)
     for node, name in data.cluster_map.items():
         label[node - n], top[node - n] = name, data.max_lambdas[node]
+    # Points that are the same leave at lambda = infinity, which no bundle holds; `assign` stops at the same number.
+    departure, node_lambda, top = (np.minimum(at, np.finfo(np.float64).max) for at in (departure, node_lambda, top))
     arrays = (data.raw_data, data.core_distances, parent, departure, node_parent, node_lambda, label, top)
     return placement(dict(zip(ARRAYS, arrays, strict=True)), int(clusterer.min_samples or clusterer.min_cluster_size))

@@ -41,13 +41,11 @@ def train(
 
     if device not in DEVICES:
         raise UsageError(f"--device is one of {', '.join(DEVICES)}, not {device}")
-    made = train(Order(source, out, config, start, until, seed, budget, device))
+    made = train(Order(source, out, config, start, until, seed, budget, device), note)
     if as_json:
         rows([], made.facts, as_json=True)
-        return
-    for line in made.choices:
-        note(line)
-    say(str(out))
+    else:
+        say(str(out))
 
 
 @app.command(epilog="\b\nExample: tailrace demo --real")

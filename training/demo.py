@@ -79,9 +79,7 @@ def _prepare(story: Story, brokers: str, home: Path) -> None:
     config = _configuration(story, brokers, home)
     _step(f"{story.name}: train on the normal part", f"tailrace train --input {story.train.name} --out {story.name}")
     began = time.monotonic()
-    made = train(Order(str(story.train), home / story.name, config=config, budget=story.budget))
-    for choice in made.choices:
-        note(f"   {choice}")
+    train(Order(str(story.train), home / story.name, config=config, budget=story.budget), _indented)
     note(f"   {time.monotonic() - began:.1f} s")
     topic = story.topic
     _step(f"{story.name}: what happens next", f"tailrace produce --input {story.live.name} --topic {topic}")
@@ -190,6 +188,10 @@ def _conclude(story: Story, seen: list[dict[str, Any]], home: Path) -> Verdict:
     terms = " + ".join(f"{n:,} {name.replace('_', '-')}" for name, n in parts.items())
     say(f"accounting: {read:,} samples read = {terms}" + ("" if verdict.adds_up else "   WRONG"))
     return verdict
+
+
+def _indented(line: str) -> None:
+    note(f"   {line}")
 
 
 def _step(what: str, command: str) -> None:

@@ -1,19 +1,27 @@
 """`tailrace train`: looks at the data, fits the detector of its kind, writes the bundle, and says what it chose.
 
-In: a file or a topic. Out: a bundle. Remembers: nothing.
+In: a file or a topic. Out: a bundle and its report. Remembers: nothing.
 """
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.bundle import MANIFEST
+from models.bundle import MANIFEST, write
+from stream_app import __version__
 from stream_app.config import duration_us, load
-from stream_app.errors import UsageError
+from stream_app.errors import CheckFailed, TailraceError, UsageError
+from stream_app.opening import open_bundle
+from training.dataset import Dataset
+from training.making import Making, make
 from training.reading import Period, read, summary
+
+REPORT = "report.json"
 
 
 @dataclass(frozen=True)
@@ -35,18 +43,47 @@ class Made:
     """What was made."""
 
     facts: dict[str, Any]
-    choices: tuple[str, ...]
 
 
-def train(order: Order) -> Made:
-    """Trains and writes the bundle. Raises UsageError, ConfigurationError, CheckFailed where a gate is missed."""
+def train(order: Order, say: Callable[[str], None] = lambda line: None) -> Made:
+    """Trains, writes the bundle and opens it again. `say` gets a line on each thing found, chosen or done.
+
+    Raises UsageError, ConfigurationError where the data can't be trained on, CheckFailed where a gate is missed.
+    """
     began = time.monotonic()
     config = load(order.config) if order.config else None
-    budget_s = _budget_s(order.budget)
+    making = Making(order.seed, _budget_s(order.budget), order.device, config)
     _must_be_free(order.out)
     reading = read(order.source, Period.of(order.start, order.until), config)
-    choices = [summary(reading.data), *reading.notes]
-    return Made({"choices": choices, "seconds": time.monotonic() - began, "budget_s": budget_s}, tuple(choices))
+    for line in (summary(reading.data), *reading.notes):
+        say(line)
+    bundle, report = make(reading.data, making, _lineage(order, reading.data), say)
+    digest = write(order.out, bundle)
+    (order.out / REPORT).write_text(json.dumps(report, indent=1, default=float) + "\n")
+    _must_open(order.out)
+    seconds = round(time.monotonic() - began, 1)
+    say(f"{digest} after {seconds} s")
+    return Made({"bundle": str(order.out), "digest": digest, "seconds": seconds, "report": report})
+
+
+def _lineage(order: Order, data: Dataset) -> dict[str, Any]:
+    return {
+        "tailrace": __version__,
+        "source": order.source,
+        "samples": len(data),
+        "entities": len(data.entities),
+        "from_us": int(data.t_us.min()),
+        "to_us": int(data.t_us.max()),
+        "seed": order.seed,
+    }
+
+
+def _must_open(folder: Path) -> None:
+    """What can't be opened here will be opened nowhere."""
+    try:
+        open_bundle(folder)
+    except TailraceError as problem:
+        raise CheckFailed(f"the bundle was written but does not pass its own verification: {problem}") from problem
 
 
 def _budget_s(text: str | None) -> float | None:

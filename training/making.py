@@ -1,0 +1,75 @@
+"""A bundle from data: the fit of its kind, and what is stored of it.
+
+In: `Dataset`. Out: `Bundle` and a report. Remembers: nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from models.bundle import Bundle, golden_of
+from models.detector import WindowSpec
+from stream_app.config import Config
+from stream_app.errors import ConfigurationError, UsageError
+from training.dataset import Dataset
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Making:
+    """How to train. `budget_s` of None: as long as it takes."""
+
+    seed: int = 0
+    budget_s: float | None = None
+    device: str = "auto"
+    config: Config | None = None
+
+    @property
+    def risk(self) -> float | None:
+        """The risk per window, where the configuration gives one."""
+        return self.config.alarms.risk if self.config else None
+
+
+def make(data: Dataset, how: Making, lineage: dict[str, Any], say: Say) -> tuple[Bundle, dict[str, Any]]:
+    """Fits the kind of detector that the data asks for. Raises ConfigurationError where they can't carry one."""
+    return (_tokens if data.kind == "tokens" else _sensors)(data, how, lineage, say)
+
+
+def _tokens(data: Dataset, how: Making, lineage: dict[str, Any], say: Say) -> tuple[Bundle, dict[str, Any]]:
+    from models.token_bundle import arrays_of, settings_of
+    from training.fit_tokens import TokenTraining, fit_tokens
+
+    windows = _counted(how.config)
+    wanted = TokenTraining(seed=how.seed, device=_device(how.device), budget_s=how.budget_s, risk=how.risk)
+    fitted = fit_tokens(data, replace(wanted, windows=windows or wanted.windows), say)
+    detector = fitted.detector
+    settings = settings_of(detector) | {"seed": how.seed}
+    golden = golden_of(detector, fitted.golden)
+    return Bundle("tokens", settings, arrays_of(detector), golden, detector.tail, lineage), fitted.report
+
+
+def _sensors(data: Dataset, how: Making, lineage: dict[str, Any], say: Say) -> tuple[Bundle, dict[str, Any]]:
+    raise ConfigurationError("detectors of sensors are not fitted yet")
+
+
+def _counted(config: Config | None) -> WindowSpec | None:
+    """Windows of tokens, where the configuration gives them: `length: 100 tokens`."""
+    if config is None or config.windows.length is None:
+        return None
+    length, stride = config.windows.length, config.windows.stride or config.windows.length
+    if not isinstance(length, str) or not isinstance(stride, str):
+        raise ConfigurationError("windows of tokens are counted: length: 64 tokens, stride: 32 tokens")
+    return WindowSpec(length_tokens=int(length.split()[0]), stride_tokens=int(stride.split()[0]))
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: there is no GPU that torch can use here")
+    return name
