@@ -17,12 +17,23 @@ from msgspec import UNSET, Struct
 
 from models.scenes import F64, I32, I64
 from stream_app.names import Sensors, Vocabulary
-from stream_app.records_json import Chunk, Number, OneForm, OneSample, OneToken, Record, Several, Time, Token, Tokens
+from stream_app.records_json import (
+    RATE_HZ_MAX,
+    Chunk,
+    Number,
+    OneForm,
+    OneSample,
+    OneToken,
+    Record,
+    Several,
+    Time,
+    Token,
+    Tokens,
+)
 from stream_app.records_rows import FAR_US, Parts
 from stream_app.refusals import Reason, Refused
 
 Kind = Literal["sensors", "tokens"]
-RATE_HZ_MAX = 1e6  # above it neighbours would fall on the same microsecond
 LARGEST = {None: math.inf, "float": math.inf, "word16": 2.0**16 - 1, "word32": 2.0**32 - 1, "bits": 2.0**53 - 1}
 _NOT_A_TIME = (math.inf, -math.inf)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -69,21 +80,20 @@ class Forms:
 
     def _chunks(self, records: list[Chunk]) -> Parts | None:
         count = np.array([len(r.values) for r in records], np.int64)
-        rate_hz = np.array([r.rate_hz for r in records], np.float64)
-        if not self._allowed(count) or not ((rate_hz > 0) & (rate_hz <= RATE_HZ_MAX)).all():
+        if count.max() > self.samples_max:
             return None
         return Parts(
             t_us=_times_us([r.t for r in records]),
             count=count,
             sensor=np.array([self.sensors[r.sensor] for r in records], np.int32),
             value=_flat([r.values for r in records], int(count.sum())),
-            step_us=_steps_us(rate_hz),
+            step_us=_steps_us(np.array([r.rate_hz for r in records], np.float64)),
             largest=_largest(records),
         )
 
     def _several(self, records: list[Several]) -> Parts | None:
         count = np.array([len(r.values) for r in records], np.int64)
-        if not self._allowed(count):
+        if count.max() > self.samples_max:
             return None
         sensors = self.sensors
         return Parts(
@@ -100,13 +110,10 @@ class Forms:
 
     def _tokens(self, records: list[Tokens]) -> Parts | None:
         count = np.array([len(r.tokens) for r in records], np.int64)
-        if not self._allowed(count):
+        if count.max() > self.samples_max:
             return None
         vocabulary = self.vocabulary
         return _token_parts(records, count, np.array([vocabulary[t] for r in records for t in r.tokens], np.int32))
-
-    def _allowed(self, count: I64) -> bool:
-        return bool(count.min() > 0 and count.max() <= self.samples_max)
 
     # One record of any form.
 

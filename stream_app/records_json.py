@@ -20,19 +20,25 @@ from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError
 
 from stream_app.refusals import Reason, Refused
 
-SCHEMA_VERSION = 1
 DEPTH_MAX = 64  # of nesting; fixed, since where the interpreter's own limit lies depends on who calls
 _DIGITS_MAX = 309  # an integer of more digits is beyond every float
 _STRING = re.compile(rb'"(?:[^"\\]|\\.?)*+(?:"|\Z)', re.DOTALL)
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PLACE = re.compile(r" - at `(\$.*)`$")
 
+RATE_HZ_MAX = 1e6  # above it neighbours would fall on the same microsecond
+
 Number = float | None  # null is a missing sample
 Token = int | str
-Type = Literal["float", "word16", "word32", "bits"]
+Type = Annotated[
+    Literal["float", "word16", "word32", "bits"],
+    Meta(description="What a value is: any number, or an unsigned integer of 16, 32 or up to 53 bits."),
+]
 Rfc3339 = Annotated[datetime, Meta(tz=True)]
-Time = float | Rfc3339  # epoch milliseconds or RFC 3339
-Seq = Annotated[int, Meta(ge=0, le=2**53)]
+Time = Annotated[float | Rfc3339, Meta(description="Epoch milliseconds, fractions allowed, or RFC 3339.")]
+Rate = Annotated[float, Meta(gt=0, le=RATE_HZ_MAX, description="Samples per second; `t` is the first sample's.")]
+Seq = Annotated[int, Meta(ge=0, le=2**53, description="Index of the record's first token in its sequence.")]
+Version = Annotated[Literal[1], Meta(description="Of this form of records.")]
 
 
 class Record(Struct, gc=False):
@@ -47,11 +53,14 @@ class Record(Struct, gc=False):
     tokens: list[Token] | None = None
     seq: Seq | None = None
     type: Type | None = None
-    schema_version: Literal[1] | None = None
+    schema_version: Version | None = None
+
+
+# Each form as a type of its own: what it accepts, `Record` accepts and means the same.
 
 
 class OneSample(Struct, gc=False):
-    """A `Record` of the form `sensor, t, value`: the other forms' fields can't be anything but null."""
+    """One sample. Of the fields of the other forms none may be given, but for null."""
 
     sensor: str
     t: Time
@@ -62,29 +71,29 @@ class OneSample(Struct, gc=False):
     tokens: None = None
     seq: Seq | None = None
     type: Type | None = None
-    schema_version: Literal[1] | None = None
+    schema_version: Version | None = None
 
 
 class Chunk(Struct, gc=False):
-    """A `Record` of the form `sensor, t, rate_hz, values`, likewise."""
+    """A chunk: samples of one sensor at a constant rate."""
 
     sensor: str
     t: Time
-    rate_hz: float
-    values: list[Number]
+    rate_hz: Rate
+    values: Annotated[list[Number], Meta(min_length=1)]
     value: None = None
     token: None = None
     tokens: None = None
     seq: Seq | None = None
     type: Type | None = None
-    schema_version: Literal[1] | None = None
+    schema_version: Version | None = None
 
 
 class Several(Struct, gc=False):
-    """A `Record` of several sensors at one time, likewise."""
+    """Several sensors at one time."""
 
     t: Time
-    values: dict[str, Number]
+    values: Annotated[dict[str, Number], Meta(min_length=1)]
     sensor: str | None = None
     rate_hz: float | None = None
     value: None = None
@@ -92,11 +101,11 @@ class Several(Struct, gc=False):
     tokens: None = None
     seq: Seq | None = None
     type: Type | None = None
-    schema_version: Literal[1] | None = None
+    schema_version: Version | None = None
 
 
 class OneToken(Struct, gc=False):
-    """A `Record` of the form `t, token`, likewise."""
+    """One token of a sequence."""
 
     t: Time
     token: Token
@@ -107,14 +116,14 @@ class OneToken(Struct, gc=False):
     rate_hz: float | None = None
     tokens: None = None
     type: Type | None = None
-    schema_version: Literal[1] | None = None
+    schema_version: Version | None = None
 
 
 class Tokens(Struct, gc=False):
-    """A `Record` of the form `t, tokens`, likewise."""
+    """Tokens in order, at one time."""
 
     t: Time
-    tokens: list[Token]
+    tokens: Annotated[list[Token], Meta(min_length=1)]
     seq: Seq | None = None
     sensor: str | None = None
     value: None = None
@@ -122,7 +131,7 @@ class Tokens(Struct, gc=False):
     rate_hz: float | None = None
     token: None = None
     type: Type | None = None
-    schema_version: Literal[1] | None = None
+    schema_version: Version | None = None
 
 
 OneForm = list[OneSample] | list[Chunk] | list[Several] | list[OneToken] | list[Tokens]
