@@ -1,7 +1,7 @@
 """Drift of all entities of a partition at once: of the scores' quantiles, and of the embeddings against a baseline.
 
 In: scored windows. Out: `DriftEvent`s without an entity, and gauges. Remembers: the last windows, in memory only: a
-restart begins anew, and what it says depends on how entities' windows interleave. It is for people; it triggers nothing.
+restart begins anew, and what it says depends on how entities' windows interleave. It is for people: nothing acts on it.
 """
 
 from __future__ import annotations
