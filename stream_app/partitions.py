@@ -79,9 +79,18 @@ class Progress:
     at: float = field(default_factory=time.monotonic)  # when something moved last
     problem: asyncio.Future[BaseException] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     finished: asyncio.Event = field(default_factory=asyncio.Event)
+    records: int = 0
+    began: float | None = None  # with the first batch
 
     def moved(self) -> None:
         self.at = time.monotonic()
+
+    def reading(self, records: int) -> None:
+        self.began, self.records = self.began or time.monotonic(), self.records + records
+
+    def seconds(self) -> float:
+        """Since the first batch."""
+        return time.monotonic() - self.began if self.began else 0.0
 
 
 class Partitions:
@@ -207,6 +216,7 @@ class Partitions:
         records = fetched.records
         if len(records):
             began = time.monotonic()
+            self.progress.reading(len(records))
             result = await self._call(lambda: held.pipeline.step(records))
             before, held.counted = held.counted, held.pipeline.accounting()
             self.hosting.metrics.step_seconds.observe(time.monotonic() - began)

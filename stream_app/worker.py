@@ -139,6 +139,7 @@ async def _end(app: WorkerApp, partitions: Partitions, worker: Worker) -> None:
         await partitions.shut(worker.grace / 1e6)
     else:
         partitions.abandon()
+    log.info("ended", records=partitions.progress.records, seconds=round(partitions.progress.seconds(), 3))
     with suppress(TimeoutError, Exception):
         await asyncio.wait_for(app.stop(), _STOP_S)
 
