@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from models.scenes import F64, I32, I64, Bool, Scenes
-from stream_app.segments import Packing, bases_of, extremes, last_of, ranges, starts_of
+from stream_app.segments import Packing, bases_of, extremes, last_of, lengths_of, ranges, starts_of
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ class Rows:
     sensor: I32
     skipped: I32  # how many of the windows that hold its time had closed before it came: the first ones
 
-    def at(self, rows: I64 | Bool) -> Rows:
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+    def at(self, rows: I64) -> Rows:
         return Rows(*(getattr(self, f.name).take(rows) for f in fields(self)))
 
 
@@ -81,30 +80,28 @@ class Cut:
     scenes: Scenes
     k: I64  # [w]
     block: I32  # [w]
-    scored: Bool  # [rows] counted by this call
-    stays: Bool  # [rows] in a window that is still open
+    scored: I64  # rows counted by this call
+    stays: I64  # rows in a window that is still open, ascending
 
 
-def in_order(rows: Rows) -> tuple[Rows, Bool]:
+def in_order(rows: Rows) -> tuple[Rows, I64]:
     """The rows by (entity, time, sensor, arrival), and which of them repeat the one before: resends."""
-    order = _order(rows)
-    if order is not None:
-        rows = rows.at(order)
-    same = np.zeros(len(rows.group), bool)
-    same[1:] = (np.diff(rows.t_us) == 0) & (np.diff(rows.sensor) == 0) & (np.diff(rows.group) == 0)
-    return rows, same
-
-
-def _order(rows: Rows) -> I64 | None:
-    """None where they are in order already, as they are when each sensor sends in order of time."""
-    key = _packing(rows).pack(rows.group, rows.t_us)
+    key = _packing(rows).own(rows.group, rows.t_us)
     step = np.diff(key)
-    if not ((step < 0) | ((step == 0) & (np.diff(rows.sensor) < 0))).any():
-        return None
-    n_sensors = int(rows.sensor.max()) + 1
-    if int(key[-1]) < 2**62 // n_sensors and int(key.max()) < 2**62 // n_sensors:
-        return np.argsort(key * n_sensors + rows.sensor, kind="stable")
-    return np.lexsort((rows.sensor, key))
+    ties = np.flatnonzero(step == 0)
+    if (step < 0).any() or (rows.sensor[ties + 1] < rows.sensor[ties]).any():
+        order = _order(key, rows.sensor)
+        rows, key = rows.at(order), key[order]
+        ties = np.flatnonzero(np.diff(key) == 0)
+    return rows, ties[rows.sensor[ties + 1] == rows.sensor[ties]] + 1
+
+
+def _order(key: I64, sensor: I32) -> I64:
+    """By key, then sensor, then as they are."""
+    n_sensors = int(sensor.max()) + 1
+    if int(key.max()) < 2**62 // n_sensors:
+        return np.argsort(key * n_sensors + sensor, kind="stable")
+    return np.lexsort((sensor, key))
 
 
 def _packing(rows: Rows) -> Packing:
@@ -113,33 +110,74 @@ def _packing(rows: Rows) -> Packing:
 
 def cut(grid: Grid, rows: Rows, closing: Closing) -> Cut:
     """Cuts the windows in (before, now] of each entity from its rows, which are in order and have no resends."""
-    low, high = grid.first(rows.t_us), grid.last(rows.t_us)
-    before, now = closing.before[rows.group], closing.now[rows.group]
-    opened = low + rows.skipped
-    group, k = _windows(rows.group, np.maximum(low, before + 1), np.minimum(high, now))
-    packing = _packing(rows)
-    key = packing.pack(rows.group, rows.t_us)
-    first = np.searchsorted(key, packing.pack(group, grid.start_us(k)))
-    last = np.searchsorted(key, packing.pack(group, grid.end_us(k)))
-    spans = _Spans(group, k, first, last)
-    came_after = np.flatnonzero((rows.skipped > 0) & (opened - 1 > before) & (low <= now))
-    lowest, highest = np.maximum(low, before + 1)[came_after], np.minimum(opened - 1, now)[came_after]
-    shown, scenes_spans = _shown(spans, *_missing(spans, rows.group[came_after], came_after, (lowest, highest)))
-    scenes = _scenes(grid, rows.at(shown), closing, scenes_spans)
-    return Cut(scenes, scenes_spans.k, _blocks(scenes_spans), (opened > before) & (opened <= now), high > now)
+    packing, heads = _packing(rows), starts_of(rows.group)
+    key, entities = packing.own(rows.group, rows.t_us), np.arange(len(heads))
+
+    def row_of(group: I64, t_us: I64) -> I64:
+        return np.searchsorted(key, packing.pack(group, t_us))
+
+    group, k = _windows(grid, rows, closing)
+    spans = _Spans(group, k, row_of(group, grid.start_us(k)), row_of(group, grid.end_us(k)))
+    late = _Latecomers.of(grid, rows, closing)
+    shown, spans = _shown(spans, *late.missing(spans))
+    start, stop = (row_of(entities, grid.end_us(k)) for k in (closing.before, closing.now))
+    left = row_of(entities, grid.start_us(closing.now + 1))
+    in_time = ranges(start, stop - start)  # counted with the first window that holds their time
+    return Cut(
+        _scenes(grid, rows, shown, closing, spans),
+        spans.k,
+        _blocks(spans),
+        late.scored(in_time[rows.skipped[in_time] == 0]),
+        ranges(left, heads + lengths_of(heads, len(key)) - left),
+    )
 
 
-def _windows(group: I64, low: I64, high: I64) -> tuple[I64, I64]:
-    """Entity and number of each window from `low` to `high` of any row, once, ascending. [w] each
+def _windows(grid: Grid, rows: Rows, closing: Closing) -> tuple[I64, I64]:
+    """Entity and number of each window in (before, now] that holds the time of a row, ascending. [w] each
 
-    Both rise with the rows of an entity, so a row adds what lies above the row before it.
+    Looked at is the first row of each stride: the others of the stride are in no window that it is not in. Its windows
+    rise from stride to stride, so each adds what lies above the last one of the stride before.
     """
-    low = low.copy()
-    follows = group[1:] == group[:-1]
-    low[1:] = np.where(follows, np.maximum(low[1:], high[:-1] + 1), low[1:])
-    adds = np.flatnonzero(high >= low)
-    n = high[adds] - low[adds] + 1
-    return np.repeat(group[adds], n), ranges(low[adds], n)
+    high = grid.last(rows.t_us)
+    opens = np.ones(len(high), bool)
+    opens[1:] = (high[1:] != high[:-1]) | (rows.group[1:] != rows.group[:-1])
+    at = np.flatnonzero(opens)
+    group = rows.group[at]
+    low = np.maximum(grid.first(rows.t_us[at]), closing.before[group] + 1)
+    high = np.minimum(high[at], closing.now[group])
+    low[1:] = np.where(group[1:] == group[:-1], np.maximum(low[1:], high[:-1] + 1), low[1:])
+    n = np.maximum(high - low + 1, 0)
+    return np.repeat(group, n), ranges(low, n)
+
+
+@dataclass(frozen=True)
+class _Latecomers:
+    """Rows that came when some of the windows that hold their time had closed: these are not theirs. [l] each"""
+
+    row: I64
+    group: I64
+    low: I64  # the first window that holds their time, of those that close in this call
+    opened: I64  # the first that is theirs
+    before: I64
+    now: I64
+
+    @classmethod
+    def of(cls, grid: Grid, rows: Rows, closing: Closing) -> _Latecomers:
+        row = np.flatnonzero(rows.skipped)
+        group, low = rows.group[row], grid.first(rows.t_us[row])
+        before, now = closing.before[group], closing.now[group]
+        return cls(row, group, np.maximum(low, before + 1), low + rows.skipped[row], before, now)
+
+    def missing(self, spans: _Spans) -> tuple[I64, I64]:
+        """Pairs (window, row): the row lies in the window's range and is not in it."""
+        n = np.maximum(np.minimum(self.opened - 1, self.now) - self.low + 1, 0)
+        packing = Packing.of(spans.k, int(spans.group[-1]) + 1 if len(spans.group) else 0)
+        wanted = packing.pack(np.repeat(self.group, n), ranges(self.low, n))
+        return np.searchsorted(packing.own(spans.group, spans.k), wanted), np.repeat(self.row, n)
+
+    def scored(self, others: I64) -> I64:
+        """Adds those whose first window closes."""
+        return np.append(others, self.row[(self.opened > self.before) & (self.opened <= self.now)])
 
 
 @dataclass(frozen=True)
@@ -151,15 +189,6 @@ class _Spans:
     first: I64
     last: I64
     alone: Bool | None = None  # shares its rows with no other window
-
-
-def _missing(spans: _Spans, group: I64, row: I64, k: tuple[I64, I64]) -> tuple[I64, I64]:
-    """Pairs of a window and a row in its range that is not in it, for rows that missed the windows k[0]..k[1]."""
-    n = np.maximum(k[1] - k[0] + 1, 0)
-    packing = Packing.of(spans.k, int(spans.group[-1]) + 1 if len(spans.group) else 0)
-    windows = packing.pack(spans.group, spans.k)
-    wanted = packing.pack(np.repeat(group, n), ranges(k[0], n))
-    return np.searchsorted(windows, wanted), np.repeat(row, n)
 
 
 def _shown(spans: _Spans, window: I64, row: I64) -> tuple[I64, _Spans]:
@@ -189,8 +218,8 @@ def _blocks(spans: _Spans) -> I32:
     return (count - np.repeat(count[heads], np.diff(heads, append=len(count)))).astype(np.int32)
 
 
-def _scenes(grid: Grid, rows: Rows, closing: Closing, spans: _Spans) -> Scenes:
-    first_offset, last_offset = extremes(rows.offset, spans.first, spans.last)
+def _scenes(grid: Grid, rows: Rows, shown: I64, closing: Closing, spans: _Spans) -> Scenes:
+    first_offset, last_offset = extremes(rows.offset.take(shown), spans.first, spans.last)
     return Scenes(
         entity=closing.slots[spans.group],
         start_us=grid.start_us(spans.k),
@@ -201,7 +230,7 @@ def _scenes(grid: Grid, rows: Rows, closing: Closing, spans: _Spans) -> Scenes:
         first_offset=first_offset,
         last_offset=last_offset,
         ended=(spans.k > closing.ended_above[spans.group]) & last_of(spans.group),
-        sensor=rows.sensor,
-        t_us=rows.t_us,
-        value=rows.value,
+        sensor=rows.sensor.take(shown),
+        t_us=rows.t_us.take(shown),
+        value=rows.value.take(shown),
     )

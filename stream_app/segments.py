@@ -66,7 +66,14 @@ class Packing:
         distinct = np.unique(values)
         return cls(0, len(distinct) + 1, distinct)
 
+    def own(self, groups: I64, values: I64) -> I64:
+        """Packs values that have a number of their own."""
+        if self.distinct is not None:
+            return groups * self.span + np.searchsorted(self.distinct, values)
+        return groups * self.span + (values - self.origin)
+
     def pack(self, groups: I64, values: I64) -> I64:
+        """Packs any values."""
         if self.distinct is not None:
             return groups * self.span + np.searchsorted(self.distinct, values)
         return groups * self.span + np.clip(values - self.origin, 0, self.span - 1)
@@ -88,7 +95,7 @@ def running_max(values: I64, groups: I64, before: I64) -> I64:
         return result
     floored = np.maximum(values, result)
     packing = Packing.of(floored, len(before))
-    top = packing.value(np.maximum.accumulate(packing.pack(groups, floored)), groups)
+    top = packing.value(np.maximum.accumulate(packing.own(groups, floored)), groups)
     same = groups[1:] == groups[:-1]
     result[1:] = np.where(same, top[:-1], result[1:])
     return result

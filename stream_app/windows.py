@@ -209,11 +209,13 @@ class TimeWindows:
         counts, c = self._pending.take(slots)
         groups = np.repeat(np.arange(len(slots)), counts)
         rows, again = in_order(Rows(groups, c["t_us"], c["value"], c["offset"], c["sensor"], c["skipped"]))
-        if not again.any():
+        if not len(again):
             return rows, rows.offset[:0]
-        origin = np.maximum.accumulate(np.where(again, 0, np.arange(len(again))))
+        first = np.ones(len(rows.group), bool)
+        first[again] = False
+        origin = np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))
         self._resends.add(rows.offset[origin[again]], rows.offset[again])
-        return rows.at(~again), rows.offset[again]
+        return rows.at(np.flatnonzero(first)), rows.offset[again]
 
     def _put_back(self, slots: I32, rows: Rows) -> None:
         starts = starts_of(rows.group)
