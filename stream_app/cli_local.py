@@ -157,6 +157,7 @@ Source = Annotated[str, typer.Option("--topic", help="The dead-letter topic, suc
 def dlt_list(
     topic: Source,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 100,
+    by_reason: Annotated[bool, typer.Option("--by-reason", help="Only how many there are for each reason.")] = False,
     config_file: MaybeConfig = None,
     brokers: Brokers = None,
     as_json: Json = False,
@@ -165,7 +166,12 @@ def dlt_list(
     from stream_app import letters
     from stream_app.cli_broker import connection
 
-    found = letters.listed(connection(config_file, brokers), topic, limit)
+    config = connection(config_file, brokers)
+    if by_reason:
+        counts = letters.by_reason(config, topic)
+        rows([{"reason": reason, "letters": n} for reason, n in counts.items()], counts, as_json)
+        return
+    found = letters.listed(config, topic, limit)
     rows(found, found, as_json)
 
 

@@ -46,14 +46,14 @@ class Keys:
 
     def slots(self, keys: Sequence[bytes]) -> I32:
         """The slot of each key; a key not seen before gets a free one with the initial state. [n]"""
-        slot_of = self._slot_of
-        found = [slot_of.get(key, -1) for key in keys]
-        if -1 in found:
+        slot_of = self._slot_of.__getitem__
+        try:
+            return np.array(list(map(slot_of, keys)), np.int32)
+        except KeyError:
             for key in keys:
-                if key not in slot_of:
+                if key not in self._slot_of:
                     self._add(key)
-            found = [slot_of[key] for key in keys]
-        return np.array(found, np.int32)
+            return np.array(list(map(slot_of, keys)), np.int32)
 
     def take_born(self) -> list[int]:
         """The slots given out since the last call, so that the caller can put earlier state into them."""

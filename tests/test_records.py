@@ -348,6 +348,7 @@ def test_arrow_that_cannot_be_used_is_refused_by_name(reason: Reason, value: byt
     assert len(decoded.samples) == 0
 
 
+@settings(deadline=None)
 @given(at=st.integers(0, 10_000), bit=st.integers(0, 7), dictionary=st.booleans())
 def test_arrow_with_a_flipped_bit_is_read_or_refused(at: int, bit: int, dictionary: bool) -> None:
     sensor = pa.array(["a", "b"] * 4)
@@ -393,6 +394,30 @@ def test_without_any_kafka_timestamp_only_the_calendar_bounds_time() -> None:
     decoded = decode(one(), one(t=-1), one(t=1e15), clock_us=-1)
     assert decoded.samples.t_us.tolist() == [CLOCK_US]
     assert [letter.reason for letter in decoded.dead_letters] == ["time_behind", "time_ahead"]
+
+
+def test_two_records_in_one_value_take_no_other_values_place() -> None:
+    text = json.dumps(one()).encode()
+    for pair in (
+        [text + b"\n" + text, b" "],
+        [b" ", text + b"\n" + text],
+        [text[:20], text[20:]],
+        [text + b" ", b"\n"],
+    ):
+        decoded = decode(*pair)
+        assert len(decoded.samples) + len(decoded.dead_letters) == 2
+        assert len(decoded.samples) == (1 if pair[0] == text + b" " else 0)
+
+
+def test_a_record_on_several_lines_is_one_record() -> None:
+    text = json.dumps(one(), indent=2).encode() + b"\n"
+    assert len(decode(text, text).samples) == 2
+
+
+def test_learnt_names_are_numbered_as_they_come() -> None:
+    decoder = Decoder(DecoderSettings(), keys())
+    decoder.decode(batch(one(sensor="b"), {"t": T_MS, "values": {"a": 1, "b": 2}}, {"t": T_MS, "token": "x"}))
+    assert (decoder.sensors, decoder.vocabulary) == ({"b": 0, "a": 1}, {"x": 3})
 
 
 # Laws: the same as the obvious way, and the same however the records are batched
@@ -479,7 +504,7 @@ def rows(slots: Keys, decoded: Decoded) -> list[tuple[Any, ...]]:
     return list(zip(names_of, *columns.values(), strict=True))
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(values=streams, how=choices, data=st.data())
 @example(values=[b'{"sensor":"ps1","t":1700000000000,"value":1}'] * 3, how=DecoderSettings(), data=None)
 def test_decoder_equals_the_obvious_one(values: list[bytes | None], how: DecoderSettings, data: Any) -> None:
@@ -497,6 +522,7 @@ def test_decoder_equals_the_obvious_one(values: list[bytes | None], how: Decoder
     assert sorted((letter.index, letter.reason, letter.n_samples) for letter in decoded.dead_letters) == sorted(letters)
 
 
+@settings(deadline=None)
 @given(values=st.lists(st.one_of(good, records()), min_size=1, max_size=10), how=choices, data=st.data())
 def test_batches_do_not_matter(values: list[bytes | None], how: DecoderSettings, data: Any) -> None:
     # Long runs of good records around the drawn ones, so that runs are decoded whole and are halved.
