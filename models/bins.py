@@ -1,6 +1,6 @@
 """Bins: scenes as a table of frames, each holding what every sensor did in a trailing bin of time.
 
-In: `Scenes`, whatever the rates of their sensors. Out: `Bins`, `[frame, sensor]` columns in units of the training's scale.
+In: `Scenes`, whatever the rates of their sensors. Out: `Bins`, [frame, sensor] in units of the training's scale.
 Remembers: nothing.
 
 Frames have the length `step` and tile time. At a frame's end a sensor is seen through the samples of the last `per_bin`
@@ -13,8 +13,8 @@ negative and its columns are zero, the training's mean.
           |------------------L-----------|        ->
                 |------------------L-----------|
 
-A frame uses the last `memory` frames, each of which uses samples at most `hold` frames older: both lie in the window that
-scores it, so what a frame shows does not depend on how windows came in calls.
+A frame uses the last `memory` frames, each of which uses samples at most `hold` frames older: both lie in the window
+that scores it, so what a frame shows does not depend on how windows came in calls.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Bins:
 
     def live(self, grid: Grid) -> Bool:
         """Whether anything was heard in the frame's bin. [f]"""
-        return ((self.age >= 0) & (self.age < grid.per_bin)).any(1)
+        heard: Bool = np.any((self.age >= 0) & (self.age < grid.per_bin), axis=1)
+        return heard
 
 
 def bins(scenes: Scenes, grid: Grid, until: I64, scaling: tuple[F64, F64]) -> Bins:
@@ -94,7 +95,8 @@ def bins(scenes: Scenes, grid: Grid, until: I64, scaling: tuple[F64, F64]) -> Bi
     cell = step * c + scenes.sensor[rows]
     # time within the step, in bins, from the step's end
     late = (scenes.t_us[rows] - grid.shift_us) % grid.step_us / (grid.step_us * grid.per_bin) - 1 / grid.per_bin
-    sums = [np.bincount(cell, w, total * c).reshape(total, c) for w in _powers(z, late, grid.spread)]
+    powers = _powers(z, late, grid.spread)
+    sums: list[F64] = [np.bincount(cell, w, total * c).reshape(total, c).astype(np.float64) for w in powers]
     trailing = _trailing(sums, grid, first)
     mean, std, slope = _moments(trailing, grid.spread)
     age, source = _ages(trailing[0] > 0, sums[0] > 0, first, grid.hold)
@@ -129,14 +131,12 @@ def _runs(scenes: Scenes, grid: Grid, until: I64) -> Stretches:
     )
 
 
-def _samples(
-    scenes: Scenes, grid: Grid, runs: Stretches, base: I64, scaling: tuple[F64, F64]
-) -> tuple[I64, I64, F64]:
+def _samples(scenes: Scenes, grid: Grid, runs: Stretches, base: I64, scaling: tuple[F64, F64]) -> tuple[I64, I64, F64]:
     """Rows of samples that count, the step each falls into (over all stretches), and their scaled values."""
     from_row, to_row = scenes.first[runs.window[:-1]], scenes.last[runs.window[1:] - 1]
     lengths = to_row - from_row
     owner = np.repeat(np.arange(len(lengths)), lengths)
-    rows = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(from_row, lengths)
+    rows = np.arange(int(lengths.sum())) + np.repeat(from_row - np.cumsum(lengths) + lengths, lengths)
     step = (scenes.t_us[rows] - grid.shift_us) // grid.step_us - runs.start[owner] + (grid.reach + base[owner])
     z = (scenes.value[rows] - scaling[0][scenes.sensor[rows]]) / scaling[1][scenes.sensor[rows]]
     good = (step >= base[owner]) & (step < base[owner + 1]) & ~np.isnan(z)

@@ -2,7 +2,7 @@
 
 In: a folder. Out: a `Detector` that has reproduced its golden scores, or `BundleProblem`. Remembers: nothing.
 Opening executes nothing that the bundle brings: JSON and flat arrays only. What is checked, in order: kind of file and
-size, digest of the manifest, digests of the files, names, shapes, dtypes, finiteness, the kind's own layout, golden scores.
+size, digest of the manifest and of the files, names, shapes, dtypes, finiteness, the kind's layout, golden scores.
 
 A kind's module (`models.sensors_bundle`, `models.token_bundle`) provides
     layout(settings) -> {array name: (shape, dtype name)}      raises KeyError, TypeError, ValueError on wrong settings
@@ -141,7 +141,9 @@ def check_layout(arrays: Arrays, layout: Layout) -> None:
 def _check_finite(arrays: Arrays) -> None:
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise BundleProblem(f"array {name} holds {np.count_nonzero(~np.isfinite(array))} values that are not finite")
+            raise BundleProblem(
+                f"array {name} holds {np.count_nonzero(~np.isfinite(array))} values that are not finite"
+            )
 
 
 def _check_golden(got: F64, stored: F64) -> None:
@@ -192,7 +194,8 @@ def _bytes(path: Path, limit: int) -> bytes:
 def _packed(arrays: Arrays) -> bytes:
     from safetensors.numpy import save
 
-    return save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+    data: bytes = save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+    return data
 
 
 def _unpacked(folder: Path, name: str, manifest: dict[str, Any]) -> Arrays:

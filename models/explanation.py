@@ -11,7 +11,7 @@ import numpy as np
 
 from models.bins import Bins
 from models.detector import SensorPart
-from models.forecast import MEMORY
+from models.forecast import MEMORY, run
 from models.parts import DistancePart, ForecastPart, ReconstructionPart, Views
 from models.scenes import F32, F64
 
@@ -36,8 +36,8 @@ def explain(fitted: Fitted, data: tuple[Bins, Views], moment: tuple[int, int], p
         heard = bool(view.present[frame, sensor])
         actual = float(seen.mean[frame, sensor] * fitted.scaling.scale[sensor] + fitted.scaling.centre[sensor])
         expected = float(np.sinh(float(wanted[sensor])) * fitted.scaling.scale[sensor] + fitted.scaling.centre[sensor])
-        values = (actual, expected) if heard else (None, None)
-        out.append(SensorPart(fitted.sensors[sensor], float(of_sensor[sensor]), *values, times[sensor]))
+        said = (actual if heard else None, expected if heard else None)
+        out.append(SensorPart(fitted.sensors[sensor], float(of_sensor[sensor]), said[0], said[1], times[sensor]))
     return tuple(out)
 
 
@@ -53,9 +53,9 @@ def _expected(fitted: Fitted, view: Views, frame: int) -> F32:
         return rebuilt.expected(view, frame)
     forecast = fitted.parts["forecast"]
     assert isinstance(forecast, ForecastPart)
-    near = Views(*(getattr(view, n)[frame - MEMORY : frame + 1] for n in ("squashed", "wide", "linear")), view.table, view.present)
-    guess = forecast.guess(near)[0][0]
-    return np.arcsinh(3 * np.sinh(guess / 3)) if forecast.wide else guess
+    guess = run(forecast.known, forecast.frames(view)[frame - MEMORY : frame + 1])[0][0]
+    expected: F32 = np.arcsinh(3 * np.sinh(guess / 3)) if forecast.wide else guess
+    return expected
 
 
 def _bins(fitted: Fitted, shares: dict[str, F64], start_us: int) -> list[tuple[tuple[int, float], ...]]:

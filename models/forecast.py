@@ -38,9 +38,13 @@ class Forecast:
 
 def shapes(sensors: int) -> dict[str, tuple[int, ...]]:
     """The weights' shapes, [kernel, in, out] for convolutions."""
-    convolutions = {f"conv{i}": (KERNEL, WIDTH, WIDTH) for i in range(1, len(DILATIONS) + 1)}
-    heads = {"forecast": (WIDTH, sensors), "code": (WIDTH, CODE), "hidden": (CODE, HIDDEN), "recent": (HIDDEN, RECENT_BINS * sensors)}
-    matrices = {"conv0": (KERNEL, sensors, WIDTH)} | convolutions | heads
+    convolutions: dict[str, tuple[int, ...]] = {
+        f"conv{i}": (KERNEL, WIDTH, WIDTH) for i in range(1, len(DILATIONS) + 1)
+    }
+    heads: dict[str, tuple[int, ...]] = {"forecast": (WIDTH, sensors), "code": (WIDTH, CODE)}
+    memory: dict[str, tuple[int, ...]] = {"hidden": (CODE, HIDDEN), "recent": (HIDDEN, RECENT_BINS * sensors)}
+    matrices: dict[str, tuple[int, ...]] = {"conv0": (KERNEL, sensors, WIDTH)}
+    matrices |= convolutions | heads | memory
     return matrices | {f"{name}_bias": shape[-1:] for name, shape in matrices.items()}
 
 
@@ -81,4 +85,5 @@ def run(known: Forecast, frames: F32) -> tuple[F32, F32]:
 def errors(known: Forecast, frames: F32, guess: F32) -> F32:
     """(|error| / rms + floor)^2 of frames and their forecasts, [n, c] each. [n, c]"""
     gap = np.abs(frames - guess) / known.rms + FLOOR
-    return (gap * gap).astype(np.float32)
+    out: F32 = (gap * gap).astype(np.float32)
+    return out

@@ -2,8 +2,8 @@
 
 In: reference points and queries. Out: for each query its k nearest references. Remembers: nothing.
 
-References lie in cells, balls around centres. For a block of queries: (1) the cell of the nearest centre gives a bound on
-the k-th distance: the k-th smallest of minima over disjoint groups; (2) cells whose ball lies beyond the bound are left
+References lie in cells, balls around centres. For a block of queries: (1) the cell of the nearest centre bounds the
+k-th distance: the k-th smallest of minima over disjoint groups; (2) cells whose ball lies beyond the bound are left
 out; (3) in the rest a float32 product finds all references within the bound and its rounding; (4) only their distances
 are computed in float64. So values and order are those of float64, at the speed of a matrix product.
 """
@@ -19,7 +19,7 @@ from models.scenes import F32, F64, I64
 GROUPS = 80  # disjoint groups whose minima bound the k-th distance; several times the k in use
 CELL = 1_250  # references per cell: few enough to stay in cache with a block of queries
 QUERIES = 1_024  # per block
-ROUNDING = 1e-5  # of float32 products of centred points, relative to the squared lengths: about 80 units in the last place
+ROUNDING = 1e-5  # of float32 products of centred points, relative to the squared lengths: 80 units in the last place
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def nearest(refs: References, queries: F64 | F32, k: int) -> tuple[F64, I64]:
 
 def mean_distance(refs: References, queries: F64 | F32, k: int = 3) -> F64:
     """Mean Euclidean distance [q] to the k nearest references."""
-    return nearest(refs, queries, k)[0].mean(1)
+    out: F64 = nearest(refs, queries, k)[0].mean(1)
+    return out
 
 
 def _block(refs: References, x: F64, k: int) -> tuple[F64, I64]:
@@ -97,8 +98,10 @@ def _within(squared: F32, limit: F32, rows: I64, index: I64) -> tuple[I64, I64]:
 
 
 def _bound(refs: References, x: tuple[F32, F64], to_centre: F64, k: int) -> tuple[F64, dict[int, tuple[I64, F32]]]:
-    """For each query an upper bound [q] of (k-th distance)^2 - |query|^2, from the cell with the nearest centre; and the
-    products that gave it, cell by cell, with their rows. No cell of k points: no bound."""
+    """For each query an upper bound [q] of (k-th distance)^2 - |query|^2, from the cell with the nearest centre.
+
+    And the products that gave it, cell by cell, with their rows. No cell of k points: no bound.
+    """
     product, length = x
     bound, kept = np.full(len(product), np.inf), {}
     home = np.where(np.isfinite(to_centre.min(1)), to_centre.argmin(1), -1)
@@ -135,7 +138,8 @@ def _balls(x: F64, n: int) -> I64:
     for _ in range(4 if n > 1 else 0):  # a few steps suffice: cells need not be good, only balls
         home = ((centres**2).sum(1) - 2 * (x @ centres.T)).argmin(1)
         centres = np.stack([x[home == c].mean(0) if (home == c).any() else centres[c] for c in range(n)])
-    return ((centres**2).sum(1) - 2 * (x @ centres.T)).argmin(1)
+    nearest_centre: I64 = ((centres**2).sum(1) - 2 * (x @ centres.T)).argmin(1)
+    return nearest_centre
 
 
 def _cell(x: F64, index: I64) -> Cell:

@@ -71,7 +71,7 @@ class Part(Protocol):
         ...
 
     def shares(self, views: Views, at: int) -> F64:
-        """[c, k]: what each sensor adds at frame `at`, in k bins of time that end there; sums to what it says, or less."""
+        """[c, k]: what each sensor adds at frame `at`, in k bins of time that end there, in any unit."""
         ...
 
 
@@ -111,7 +111,8 @@ class ForecastPart:
     def mean(self, views: Views, at: I64, guess: F32) -> F64:
         """[n]"""
         n_present = np.maximum(views.present[at].sum(1), 1)
-        return self.errors(views, at, guess).sum(1, dtype=np.float64) / n_present
+        out: F64 = self.errors(views, at, guess).sum(1, dtype=np.float64) / n_present
+        return out
 
     def shares(self, views: Views, at: int) -> F64:
         near = self.frames(views)[at - tcn.MEMORY : at + 1]
@@ -207,7 +208,8 @@ class ReconstructionPart:
 
     def shares(self, views: Views, at: int) -> F64:
         gap = ridge.errors(self.known, views.table, np.array([at]), views.present[at])
-        return gap[0].astype(np.float64)[:, None]
+        out: F64 = gap[0].astype(np.float64)[:, None]
+        return out
 
     def expected(self, views: Views, at: int) -> F32:
         """[c] in the squashed view."""

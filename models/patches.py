@@ -40,7 +40,7 @@ class PatchShape:
 
 
 def patches(frames: F32, ends: I64, shape: PatchShape) -> F32:
-    """[n, sensors * bins], sensor by sensor, oldest bin first. Frame `end` is the patch's last; all must lie in [f, c]."""
+    """[n, sensors * bins], sensor by sensor, oldest bin first. `ends`: each patch's last frame of `frames` [f, c]."""
     n, sensors = len(ends), frames.shape[1]
     size = shape.bins * shape.group
     view = np.lib.stride_tricks.sliding_window_view(frames, size, axis=0)  # [f - size + 1, c, size], no copy

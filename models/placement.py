@@ -1,7 +1,7 @@
-"""Placement: which known behaviour an embedding belongs to, and how firmly. HDBSCAN's approximate assignment on arrays.
+"""Placement: which known behaviour an embedding belongs to, and how firmly: HDBSCAN's approximate assignment.
 
-In: embeddings. Out: cluster and membership probability, equal to `hdbscan.approximate_predict` of the clusterer that the
-arrays were taken from (McInnes, Healy, Astels 2017; hdbscan 0.8, prediction.py). Remembers: nothing.
+In: embeddings. Out: cluster and membership probability, equal to `hdbscan.approximate_predict` of the clusterer that
+the arrays were taken from (McInnes, Healy, Astels 2017; hdbscan 0.8, prediction.py). Remembers: nothing.
 The one module of `models` that knows hdbscan's objects: `flatten` reads a fitted clusterer, nothing here imports it.
 """
 
@@ -17,12 +17,21 @@ from numpy.typing import NDArray
 from models.neighbours import References, nearest, references
 from models.scenes import F32, F64, I32, I64
 
-ARRAYS = ("points", "core_distance", "parent", "departure", "node_parent", "node_lambda", "node_label", "node_max_lambda")
+ARRAYS = (
+    "points",
+    "core_distance",
+    "parent",
+    "departure",
+    "node_parent",
+    "node_lambda",
+    "node_label",
+    "node_max_lambda",
+)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A clustering as flat arrays. `p` fitted points, `c` nodes of the condensed tree (index = node - p; 0 is the root)."""
+    """A clustering as flat arrays: `p` fitted points, `c` nodes of the condensed tree (node less p; 0: root)."""
 
     points: F64  # [p, d]
     core_distance: F64  # [p]
@@ -42,7 +51,9 @@ class Placement:
 
 def placement(arrays: Mapping[str, NDArray[Any]], min_samples: int) -> Placement:
     """A Placement from the arrays that `arrays()` gave. The bundle has checked names and types."""
-    return Placement(**{name: arrays[name] for name in ARRAYS}, min_samples=min_samples, refs=references(arrays["points"]))
+    return Placement(
+        **{name: arrays[name] for name in ARRAYS}, min_samples=min_samples, refs=references(arrays["points"])
+    )
 
 
 def shapes(points: int, width: int, nodes: int) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -2,8 +2,8 @@
 
 In: frames with their spread and slope. Out: each sensor's squared, standardised error. Remembers: nothing.
 
-Inputs x are every sensor's value at 0, 1, 2, 3 bins back and, where bins hold several samples, its present spread and
-slope; features are x, x^2 - 1 and a constant. One ridge regression B = Q A'y, Q = (A'A + 0.1 n I)^-1, knows every sensor
+Inputs x are every sensor's value at 0, 1, 2, 3 bins back and, where bins hold several samples, its spread and slope
+now; features are x, x^2 - 1 and a constant. One ridge regression B = Q A'y, Q = (A'A + 0.1 n I)^-1, knows every sensor
 from all features; the regression without a set S of features follows from it, exactly, by a block inverse:
     B_without = B - Q[:, S] Q[S, S]^-1 B[S]
 so a sensor is left out of its own reconstruction, and sensors that are absent out of everybody's, without a new fit.
@@ -145,14 +145,16 @@ def fit_subspace(x: F32, share: float = 0.9) -> Subspace:
     rank = int(np.searchsorted(np.cumsum(values), share * values.sum()) + 1)
     # signs are eigh's own choice; ours is that the largest entry is positive, so that machines agree
     signs = np.sign(np.take_along_axis(vectors, np.abs(vectors).argmax(0)[None], 0))
-    return Subspace(centre.astype(np.float32), (vectors * np.where(signs == 0, 1, signs))[:, : min(rank, len(values))].astype(np.float32))
+    components = (vectors * np.where(signs == 0, 1, signs))[:, : min(rank, len(values))]
+    return Subspace(centre.astype(np.float32), components.astype(np.float32))
 
 
 def residual(known: Subspace, x: F32) -> F32:
     """Squared distance to the subspace, per coordinate. [n, d] -> [n, d]"""
     gap = x - known.centre
-    out: F32 = gap - (gap @ known.components) @ known.components.T
-    return out * out
+    beyond = gap - (gap @ known.components) @ known.components.T
+    squared: F32 = (beyond * beyond).astype(np.float32)
+    return squared
 
 
 def restricted(known: Subspace, columns: Bool) -> Subspace:

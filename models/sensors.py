@@ -1,11 +1,11 @@
 """Sensors: the detector of multichannel and multi-rate sensors. Frames, parts, levels, placement.
 
-In: `Scenes` of sensors and the entities' rows. Out: `Scored`. Remembers: nothing; a row holds what scores need of the past.
+In: `Scenes` of sensors and the entities' rows. Out: `Scored`. Remembers: nothing; a row holds what scores need.
 
-    scenes -> bins -> views -> parts (each over its held-out 99 % quantile) -> levels -> mean of the parts = frame score
-                                                                        window score = largest of the frames it is first to show
+    scenes -> bins -> views -> parts -> ratios (over the held-out 99 % quantile) -> levels -> mean = a frame's score
+    a window's score is the largest of the frames that it is the first to show
 
-A frame in which nothing was heard repeats the last score, and moves nothing, for as long as any sensor's value still stands.
+A frame in which nothing was heard repeats the last score, and moves nothing, for as long as any sensor's value stands.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from models.explanation import explain
 from models.forecast import MEMORY
 from models.parts import ForecastPart, Moments, Part, Views, views
 from models.placement import Placement, assign
-from models.scenes import F32, F64, I32, I64, Scenes
+from models.scenes import F32, F64, I32, I64, Bool, Scenes
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,25 @@ class SensorDetector:
         carry = carry.copy()
         if not len(scenes):
             return self._nothing(carry)
-        seen = bins(scenes, self.fitted.grid, carry["until"][owner], (self.fitted.scaling.centre, self.fitted.scaling.scale))
-        view = views(seen, self.fitted.scaling.moments)
+        scaling, until = self.fitted.scaling, carry["until"][owner]
+        seen = bins(scenes, self.fitted.grid, until, (scaling.centre, scaling.scale))
+        view = views(seen, scaling.moments)
         guess, code = self._forecast.guess(view)
         frame_owner = np.searchsorted(entities, _frame_entity(seen))
         judged = self._judge((seen, view, guess), frame_owner, carry)
         carry["until"][owner] = scenes.end_us // self.fitted.grid.step_us  # the last window of each entity stands
         frames = _frames(seen, self.fitted.grid, judged.score)
         best, last = _of_windows(seen.stretches.fresh, judged.score)
-        score = np.where(best >= 0, judged.score[best], carry["last"][owner]) if len(judged.score) else carry["last"][owner]
-        placed = self._place(view, code, np.where(last >= 0, seen.scored[last] if len(seen.scored) else -1, -1))
-        parts = np.where((best >= 0)[:, None], judged.parts[best], 0) if len(judged.parts) else np.zeros((len(scenes), len(self.part_names)))
-        return Scored(score, parts.astype(np.float32), *placed, frames, carry, self._explainer(seen, view, judged, best))
+        score, parts = carry["last"][owner], np.zeros((len(scenes), len(self.part_names)), np.float32)
+        ends, some = np.full(len(scenes), -1), best >= 0  # a window shorter than a step may score no frame of its own
+        score[some], parts[some], ends[some] = (
+            judged.score[best[some]],
+            judged.parts[best[some]],
+            seen.scored[last[some]],
+        )
+        cluster, membership, embedding = self._place(view, code, ends)
+        told = self._explainer(seen, view, judged, best)
+        return Scored(score, parts, cluster, membership, embedding, frames, carry, told)
 
     @property
     def _forecast(self) -> ForecastPart:
@@ -114,7 +121,8 @@ class SensorDetector:
         parts = np.zeros((len(seen.scored), ratio.shape[1]))
         parts[live] = levels.update(ratio, first, carry, self.fitted.pace)
         score = parts.mean(1)
-        return Judged(_held(score, live, owner, carry, (seen.age[seen.scored] >= 0).any(1)), parts)
+        stands = np.any(seen.age[seen.scored] >= 0, axis=1)
+        return Judged(_held(score, (live, stands), owner, carry), parts)
 
     def _place(self, view: Views, code: F32, at: I64) -> tuple[I32, F32, F32]:
         """Cluster, membership and embedding of windows that end at the frames `at`; -1: a window without frames."""
@@ -138,7 +146,8 @@ class SensorDetector:
     def _nothing(self, carry: NDArray[np.void]) -> Scored:
         i32, i64, f32, f64 = np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0)
         parts, width = np.empty((0, len(self.part_names)), np.float32), self.fitted.embedding.width
-        return Scored(f64, parts, i32, f32, np.empty((0, width), np.float32), Frames(i32, i64, i64, f64), carry, lambda _: ())
+        embedding, frames = np.empty((0, width), np.float32), Frames(i32, i64, i64, f64)
+        return Scored(f64, parts, i32, f32, embedding, frames, carry, lambda _: ())
 
 
 def initial_row(pace: levels.Pace) -> NDArray[np.void]:
@@ -178,9 +187,9 @@ def _of_windows(fresh: I64, score: F64) -> tuple[I64, I64]:
     return np.where(fresh > 0, best, -1), np.where(fresh > 0, first + fresh - 1, -1)
 
 
-def _held(score: F64, live: NDArray[np.bool_], owner: I64, carry: NDArray[np.void], stands: NDArray[np.bool_]) -> F64:
-    """Silent frames repeat the entity's last score while any sensor's value stands, else they are zero. Updates `last`."""
-    at = np.arange(len(score))
+def _held(score: F64, heard: tuple[Bool, Bool], owner: I64, carry: NDArray[np.void]) -> F64:
+    """Silent frames repeat the entity's last score while any sensor's value stands, else are zero. Updates `last`."""
+    (live, stands), at = heard, np.arange(len(score))
     latest = np.maximum.accumulate(np.where(live, at, -1)) if len(score) else at
     begin = np.searchsorted(owner, owner)
     value = np.where(latest >= begin, score[np.maximum(latest, 0)], carry["last"][owner])

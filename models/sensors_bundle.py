@@ -1,6 +1,6 @@
 """The sensors' detector as settings and flat arrays, and back.
 
-In: `Fitted`. Out: what `models.bundle` stores; and the reverse, with the layout that such settings demand. Remembers: nothing.
+In: `Fitted`. Out: what `models.bundle` stores; the reverse; and the layout that settings demand. Remembers: nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def pack(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
     arrays: Arrays = {"centre": fitted.scaling.centre, "scale": fitted.scaling.scale}
     arrays |= asdict(fitted.scaling.moments) | {"unit": fitted.unit}
     arrays |= {"span": fitted.pace.span, "start": fitted.pace.start, "embedding.scale": fitted.embedding.scale}
-    arrays |= {"embedding.centre": fitted.embedding.axes.centre, "embedding.components": fitted.embedding.axes.components}
+    arrays |= {
+        "embedding.centre": fitted.embedding.axes.centre,
+        "embedding.components": fitted.embedding.axes.components,
+    }
     arrays |= {f"placement.{name}": array for name, array in fitted.known.arrays().items()}
     settings: dict[str, Any] = {
         "sensors": list(fitted.sensors),
@@ -38,9 +41,13 @@ def pack(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
         "parts": list(fitted.parts),
         "pace": {"time": fitted.pace.time, "delay": fitted.pace.delay},
         "embedding": asdict(fitted.embedding.shape) | {"axes": int(fitted.embedding.axes.components.shape[1])},
-        "placement": {"min_samples": fitted.known.min_samples, "points": len(fitted.known.points), "nodes": len(fitted.known.node_label)},
+        "placement": {
+            "min_samples": fitted.known.min_samples,
+            "points": len(fitted.known.points),
+            "nodes": len(fitted.known.node_label),
+        },
         "shapes": {},
-    }  # fmt: skip
+    }
     for name, part in fitted.parts.items():
         more, shape = _pack_part(part)
         arrays |= {f"{name}.{key}": array for key, array in more.items()}
@@ -55,10 +62,14 @@ def _pack_part(part: Part) -> tuple[Arrays, dict[str, Any]]:
         return {"points": part.points}, asdict(part.shape) | {"view": part.view, "points": len(part.points)}
     if isinstance(part, ResidualPart):
         known = part.known
-        return {"centre": known.centre, "components": known.components}, asdict(part.shape) | {"rank": int(known.components.shape[1])}
+        return {"centre": known.centre, "components": known.components}, asdict(part.shape) | {
+            "rank": int(known.components.shape[1])
+        }
     assert isinstance(part, ReconstructionPart)
     r = part.known
-    return {"inverse": r.inverse, "solution": r.solution, "rms": r.rms}, asdict(r.inputs) | {"lags": list(r.inputs.lags)}
+    return {"inverse": r.inverse, "solution": r.solution, "rms": r.rms}, asdict(r.inputs) | {
+        "lags": list(r.inputs.lags)
+    }
 
 
 def layout(settings: dict[str, Any]) -> Layout:
@@ -68,7 +79,7 @@ def layout(settings: dict[str, Any]) -> Layout:
     c, parts = len(settings["sensors"]), settings["parts"]
     if parts != list(SINGLE if c == 1 else SEVERAL):
         raise ValueError(f"parts {parts} do not suit {c} sensors")
-    out: dict[str, tuple[tuple[int, ...], str]] = {name: ((c,), "float64") for name in PER_SENSOR}
+    out: dict[str, tuple[tuple[int, ...], str]] = dict.fromkeys(PER_SENSOR, ((c,), "float64"))
     out |= {name: ((len(parts),), "float64") for name in ("unit", "span", "start")}
     out |= {f"forecast.{name}": (shape, "float32") for name, shape in tcn.shapes(c).items()}
     for name in parts[1:]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from models.scenes import F64, I32, I64, Scenes
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples of sensors or of tokens. Rows are sorted by (entity, t_us, sensor), tokens by (entity, order of arrival)."""
+    """Samples of sensors or of tokens. Rows by (entity, t_us, sensor), of tokens by (entity, order of arrival)."""
 
     kind: str  # "sensors" or "tokens"
     entities: tuple[str, ...]  # names, index = entity
@@ -46,15 +47,15 @@ class Columns:
 
 
 def sensor_dataset(columns: Columns) -> Dataset:
-    """Sorted by (entity, time, sensor); of samples repeated at one time the first stands. Infinite values are missing."""
+    """Sorted by (entity, time, sensor); of samples repeated at one time the first stands. Infinite is missing."""
     entities, entity = np.unique(np.asarray(columns.entity, object).astype(str), return_inverse=True)
     sensors, sensor = np.unique(np.asarray(columns.sensor, object).astype(str), return_inverse=True)
-    return from_indices(tuple(map(str, entities)), tuple(map(str, sensors)), (entity, sensor, columns.t_us, columns.value))
+    return from_indices(
+        tuple(map(str, entities)), tuple(map(str, sensors)), (entity, sensor, columns.t_us, columns.value)
+    )
 
 
-def from_indices(
-    entities: tuple[str, ...], sensors: tuple[str, ...], columns: tuple[I64, I64, I64, F64]
-) -> Dataset:
+def from_indices(entities: tuple[str, ...], sensors: tuple[str, ...], columns: tuple[I64, I64, I64, F64]) -> Dataset:
     """As `sensor_dataset`, of columns (entity, sensor, t_us, value) that already hold indices."""
     entity, sensor, t_us, value = (np.asarray(column) for column in columns)
     order = np.lexsort((sensor, t_us, entity))
@@ -71,7 +72,7 @@ def from_indices(
 def cut(data: Dataset, spec: WindowSpec) -> Scenes:
     """All windows of time of all entities, aligned to the epoch, by closing. Windows without a sample do not exist."""
     bounds = data.bounds()
-    parts = [_cut_entity(data.t_us[a:b], spec, int(a)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    parts = [_cut_entity(data.t_us[a:b], spec, int(a)) for a, b in pairwise(bounds)]
     counts = [len(end) for end, _, _ in parts]
     entity = np.repeat(np.arange(len(parts), dtype=np.int32), counts)
     end, first, last = (np.concatenate([part[i] for part in parts] or [np.empty(0, np.int64)]) for i in range(3))

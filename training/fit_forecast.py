@@ -6,6 +6,7 @@ In: runs of scaled frames. Out: `Forecast` and the training curve. Remembers: no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,8 @@ def fit_forecast(runs: list[F32], steps: int, seed: int, device: str = "cpu") ->
     return Fit(Forecast(final, _rms(final, runs, sensors)), curve, skipped)
 
 
-def _loss(hidden, clear, weights):  # type: ignore[no-untyped-def]  # tensors; torch is imported where it is used
+def _loss(hidden: Any, clear: Any, weights: dict[str, Any]) -> Any:
+    """Smooth L1 of the forecasts and of the recent past. Tensors: torch is imported where it is used."""
     import torch
     from torch.nn.functional import smooth_l1_loss
 
@@ -106,4 +108,5 @@ def _rms(weights: dict[str, F32], runs: list[F32], sensors: int) -> F64:
     """Root mean square error of each sensor over the training frames, never below a hundredth of the floor's scale."""
     known = Forecast(weights, np.ones(sensors))
     squared = [((frames[MEMORY:] - run(known, frames)[0]).astype(np.float64)) ** 2 for frames in runs]
-    return np.maximum(np.sqrt(np.concatenate(squared).mean(0)), FLOOR / 10)
+    rms: F64 = np.maximum(np.sqrt(np.concatenate(squared).mean(0)), FLOOR / 10)
+    return rms

@@ -23,7 +23,7 @@ from models.parts import (
     patterns,
 )
 from models.patches import PatchShape, patches
-from models.scenes import F32, F64, I64
+from models.scenes import F32, F64, I64, Bool
 from training.fit_forecast import Fit, fit_forecast
 from training.folds import ENTITIES_MIN, folds
 from training.look import Look
@@ -47,7 +47,7 @@ class Frames:
 
     @property
     def single(self) -> bool:
-        return self.views.squashed.shape[1] == 1
+        return bool(self.views.squashed.shape[1] == 1)
 
     def folds(self, embargo: int) -> list[tuple[I64, I64]]:
         """Folds with something to learn from and to judge; too few frames: everything judges itself."""
@@ -86,13 +86,13 @@ def _forecast(frames: Frames) -> tuple[FittedPart, Fit]:
     return FittedPart(part, np.where(learned, score * max(1.0, worse), score)), fit
 
 
-def _learned(frames: Frames) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _learned(frames: Frames) -> Bool:
     """Which frames teach the network: the first part of the time, or the first of the entities."""
     kinds = np.unique(frames.entity)
     if len(kinds) >= ENTITIES_MIN:
-        return frames.entity <= kinds[int(np.ceil(LEARNED * len(kinds))) - 1]
-    at = np.arange(len(frames.at))
-    return at < LEARNED * len(at)
+        early: Bool = frames.entity <= kinds[int(np.ceil(LEARNED * len(kinds))) - 1]
+        return early
+    return np.arange(len(frames.at)) < LEARNED * len(frames.at)
 
 
 def _runs(source: F32, at: I64, entity: I64) -> list[F32]:
@@ -108,8 +108,10 @@ _SHAPES = ("distance", "distance_short", "shape")
 
 def _distance(frames: Frames, name: str) -> FittedPart:
     look, sensors = frames.look, frames.views.squashed.shape[1]
+    # one sensor: a level half removed and the linear view see long changes best; several: nothing removed, measured
+    level, plain = (0.5, "linear") if frames.single else (0.0, "squashed")
     shapes = {
-        "distance": (PatchShape(look.long, sensors, 0.5 if frames.single else 0.0), "linear" if frames.single else "squashed"),
+        "distance": (PatchShape(look.long, sensors, level), plain),
         "distance_short": (PatchShape(look.short, sensors, 1.0), "squashed"),
         "shape": (PatchShape(look.short, sensors, 1.0, True), "wide"),
     }

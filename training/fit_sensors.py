@@ -1,6 +1,6 @@
 """Fits the detector of sensors: from samples to a bundle's content.
 
-In: `Dataset`. Out: `Trained`: the bundle, and what the report shows. Remembers: nothing. The same seed, the same bundle.
+In: `Dataset`. Out: `Trained`: the bundle, and what the report shows. Remembers: nothing. One seed, one bundle.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.detector import WindowSpec
 from models.embedding import AXES_MAX, Embedding, embed, fit_scale, raw
 from models.forecast import MEMORY
 from models.levels import Pace, quantile_scale, update
-from models.parts import ForecastPart, Moments, ResidualPart, Views, views
+from models.parts import ForecastPart, Moments, ResidualPart, views
 from models.patches import PatchShape, patches
 from models.reconstruct import Subspace, fit_subspace
 from models.scenes import F32, F64, I64, Scenes
@@ -72,21 +72,24 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     scenes = cut(data, WindowSpec(seen.grid.length * seen.grid.step_us, seen.grid.stride * seen.grid.step_us))
     table = _table(scenes, seen.grid, scaling)
     frames, scaling = _frames(table, seen, scaling, how)
-    how.say(f"{len(frames.at)} frames of {len(np.unique(frames.entity))} entities; fitting {'4 parts'}")
+    how.say(f"{len(frames.at)} frames of {len(np.unique(frames.entity))} entities to learn from")
     parts, network = fit_parts(frames)
     held = np.stack([part.held_out for part in parts.values()], 1)
     unit = quantile_scale(held)
     pace = _pace(held / unit, frames)
     embedding, embedded = _embedding(frames, parts)
     placed = fit_placement(_drawn(embedded, np.random.default_rng(how.seed)))
-    fitted = Fitted(data.sensors, seen.grid, scaling, {n: p.part for n, p in parts.items()}, unit, pace, embedding, placed.known)
+    made = {name: part.part for name, part in parts.items()}
+    fitted = Fitted(data.sensors, seen.grid, scaling, made, unit, pace, embedding, placed.known)
     scores = _held_scores(held / unit, frames, pace)
     risk = _risk(len(scores) // seen.grid.stride, seen.grid, how.alarms_per_week)
     tail = fit_population(*_windows(scores, frames.entity, seen.grid.stride), 1)
     detector = SensorDetector(fitted, tail, risk)
     settings, arrays = pack(fitted)
     golden = _golden(detector, scenes)
-    bundle = Bundle("sensors", {"fitted": settings, "risk": risk, "seed": how.seed}, arrays, golden, tail, _lineage(data))
+    bundle = Bundle(
+        "sensors", {"fitted": settings, "risk": risk, "seed": how.seed}, arrays, golden, tail, _lineage(data)
+    )
     report = _report(parts, network, placed, scores) | {"seconds": time.monotonic() - began, "risk": risk}
     return Trained(bundle, seen.notes, report)
 
@@ -113,9 +116,11 @@ def _frames(table: Bins, seen: Look, scaling: Scaling, how: SensorTraining) -> t
     runs = table.stretches
     entity = np.repeat(runs.entity, np.diff(runs.frame))[table.scored]
     live = table.live(seen.grid)[table.scored]
-    at, entity = table.scored[live], entity[live].astype(np.int64)
+    at, entity = table.scored[live], entity[live]
     if len(at) < FRAMES_MIN:
-        raise ValueError(f"{len(at)} frames of {seen.grid.step_us / 1e6:g} s with data; at least {FRAMES_MIN} are needed")
+        raise ValueError(
+            f"{len(at)} frames of {seen.grid.step_us / 1e6:g} s with data; at least {FRAMES_MIN} are needed"
+        )
     if len(at) > FRAMES_MAX:
         starts = np.linspace(0, len(at) - BLOCK, FRAMES_MAX // BLOCK).astype(int)
         index = np.unique((starts[:, None] + np.arange(BLOCK)).ravel())
@@ -123,7 +128,7 @@ def _frames(table: Bins, seen: Look, scaling: Scaling, how: SensorTraining) -> t
     std, slope = table.std[at].astype(np.float64), table.slope[at].astype(np.float64)
     moments = Moments(std.mean(0), _above(std.std(0)), slope.mean(0), _above(slope.std(0)))
     full = replace(scaling, moments=moments)
-    return Frames(views(table, moments), at, entity, seen, how.seed, how.steps, how.device), full
+    return Frames(views(table, moments), at, entity.astype(np.int64), seen, how.seed, how.steps, how.device), full
 
 
 def _above(scale: F64) -> F64:
@@ -133,7 +138,7 @@ def _above(scale: F64) -> F64:
 def _pace(ratio: F64, frames: Frames) -> Pace:
     """Spans by what each part looks back on; the level's time and delay by how long entities are watched.
 
-    A population's level is an entity's own, to be learned soon; a single entity's was learned in training and drifts slowly.
+    Of many entities each has a level of its own, to be learned soon; a single one's was learned here and drifts slowly.
     """
     look, single = frames.look, frames.single
     n_entities = len(np.unique(frames.entity))
@@ -169,7 +174,9 @@ def _held_scores(ratio: F64, frames: Frames, pace: Pace) -> F64:
     """Scores of the training frames as if they had been met in a stream. [n]"""
     kinds = np.unique(frames.entity)
     rows = np.repeat(initial_row(pace), len(kinds))
-    return update(ratio, np.searchsorted(frames.entity, np.append(kinds, kinds[-1] + 1)), rows, pace).mean(1)
+    first = np.searchsorted(frames.entity, np.append(kinds, kinds[-1] + 1))
+    scores: F64 = update(ratio, first, rows, pace).mean(1)
+    return scores
 
 
 def _windows(scores: F64, entity: I64, stride: int) -> tuple[F64, I64]:
@@ -190,7 +197,10 @@ def _golden(detector: SensorDetector, scenes: Scenes) -> Golden:
     """The first windows of the first entity, with their samples."""
     w = int(min(GOLDEN_WINDOWS, (scenes.entity == scenes.entity[0]).sum()))
     a, b = int(scenes.first[0]), int(scenes.last[w - 1])
-    columns = {n: getattr(scenes, n)[:w].copy() for n in ("entity", "start_us", "end_us", "position", "first_offset", "last_offset", "ended")}
+    columns = {
+        n: getattr(scenes, n)[:w].copy()
+        for n in ("entity", "start_us", "end_us", "position", "first_offset", "last_offset", "ended")
+    }
     rows = {n: getattr(scenes, n)[a:b].copy() for n in ("sensor", "t_us", "value")}
     return golden_of(detector, Scenes(**columns, first=scenes.first[:w] - a, last=scenes.last[:w] - a, **rows))
 
@@ -212,6 +222,3 @@ def _report(parts: dict[str, FittedPart], network: Fit, placed: Placed, scores: 
         "held_out_scores": [float(v) for v in np.quantile(scores, np.linspace(0, 1, 201))],
         "clusters": placed.facts(),
     }
-
-
-__all__ = ["SensorTraining", "Trained", "Views", "fit"]

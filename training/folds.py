@@ -1,4 +1,4 @@
-"""Folds: which frames judge and which teach, so that every statistic of normal scores is one of frames not learned from.
+"""Folds: which frames judge and which teach, so that normal scores are those of frames not learned from.
 
 In: entities and frames. Out: pairs of index arrays. Remembers: nothing.
 """
@@ -6,6 +6,7 @@ In: entities and frames. Out: pairs of index arrays. Remembers: nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +17,7 @@ ENTITIES_MIN = 4  # from here on whole entities are held out: the next entity is
 
 
 def folds(entity: I64, embargo: int) -> Iterator[tuple[I64, I64]]:
-    """(learn, judge) indices of frames in order of (entity, time). Few entities: blocks of time with an embargo around."""
+    """(learn, judge) indices of frames in order of (entity, time). Few entities: blocks of time, an embargo around."""
     n = len(entity)
     kinds = np.unique(entity)
     if len(kinds) >= ENTITIES_MIN:
@@ -26,5 +27,5 @@ def folds(entity: I64, embargo: int) -> Iterator[tuple[I64, I64]]:
         return
     edges = np.linspace(0, n, FOLDS + 1).astype(int)
     at = np.arange(n)
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+    for begin, end in pairwise(edges):
         yield np.flatnonzero((at < begin - embargo) | (at >= end + embargo)), at[begin:end]

@@ -6,13 +6,14 @@ In: `Dataset` of sensors. Out: `Look`. Remembers: nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from models.bins import Grid
 from models.forecast import MEMORY
 from models.reconstruct import LAGS
-from models.scenes import F64, I32, I64
+from models.scenes import F64
 from training.dataset import Dataset
 
 SLOWEST_SHARE = 0.1  # the slowest rate that carries this share of the sensors sets the bin
@@ -39,7 +40,7 @@ class Look:
 
 
 def intervals(data: Dataset) -> tuple[F64, F64]:
-    """Median and 99 % quantile of the time between a sensor's samples, in microseconds. [c] each, NaN: fewer than two."""
+    """Median and 99 % quantile of the time between a sensor's samples, in microseconds, NaN: fewer than two. [c]"""
     valid = np.isfinite(data.value)
     entity, sensor, t_us = data.entity[valid], data.sensor[valid], data.t_us[valid]
     order = np.lexsort((t_us, entity, sensor))
@@ -71,7 +72,9 @@ def look(data: Dataset) -> Look:
     period = _period(data, step_us) if single else 0
     short, patch = _patches(single, period, n)
     if single:
-        notes.append(f"one sensor, {f'period {period} samples' if period else 'no period found'}: patches of {short} and {patch}")
+        notes.append(
+            f"one sensor, {f'period {period} samples' if period else 'no period found'}: patches of {short} and {patch}"
+        )
     constant = tuple(name for c, name in enumerate(data.sensors) if _is_constant(data.value[data.sensor == c]))
     if constant:
         notes.append(f"{len(constant)} of {len(data.sensors)} sensors never change: {', '.join(constant[:5])}")
@@ -88,7 +91,9 @@ def _steps(interval_us: F64, notes: list[str]) -> tuple[int, int]:
         notes.append(f"{len(interval_us)} sensors, one sample every {middle / 1e6:g} s: a bin is one sample")
         return max(1, round(middle)), 1
     ordered = np.sort(interval_us)[::-1]
-    slowest = next(s for s in ordered if np.mean(np.abs(ordered / s - 1) <= SAME_RATE) >= SLOWEST_SHARE or s == ordered[-1])
+    slowest = next(
+        s for s in ordered if np.mean(np.abs(ordered / s - 1) <= SAME_RATE) >= SLOWEST_SHARE or s == ordered[-1]
+    )
     step = max(1, round(BIN_SAMPLES * slowest / STEPS))
     if step > 10_000:
         step = round(step, -4)  # whole hundredths of a second read better
@@ -115,12 +120,12 @@ def _shift(data: Dataset, step_us: int) -> int:
 def _frames(data: Dataset, step_us: int) -> int:
     """Frames of all entities together."""
     bounds = data.bounds()
-    spans = [data.t_us[b - 1] - data.t_us[a] for a, b in zip(bounds[:-1], bounds[1:], strict=True) if b > a]
+    spans = [data.t_us[b - 1] - data.t_us[a] for a, b in pairwise(bounds) if b > a]
     return int(sum(spans) // step_us + len(spans))
 
 
 def _patches(single: bool, period: int, n: int) -> tuple[int, int]:
-    """Short and long patch. Several sensors: one frame and 20. One: half a period, at least 32 frames, and twice that."""
+    """Short and long patch. Several sensors: 1 and 20 frames. One: half a period, at least 32 frames, and twice that."""
     if not single:
         return 1, int(np.clip(20, 1, max(1, n // 4)))
     half = period / 2
@@ -130,7 +135,7 @@ def _patches(single: bool, period: int, n: int) -> tuple[int, int]:
 
 
 def _period(data: Dataset, step_us: int) -> int:
-    """The first peak of the detrended autocorrelation that is nearly the highest, in frames; 0: none. Longest entity."""
+    """The first nearly highest peak of the longest entity's detrended autocorrelation, in frames; 0: none."""
     bounds = data.bounds()
     e = int(np.argmax(np.diff(bounds)))
     t, x = data.t_us[bounds[e] : bounds[e + 1]], data.value[bounds[e] : bounds[e + 1]]
@@ -160,6 +165,3 @@ def _first_peak(acf: F64) -> int:
 def _is_constant(x: F64) -> bool:
     x = x[np.isfinite(x)]
     return not len(x) or bool(x.max() == x.min())
-
-
-__all__ = ["I32", "I64", "Look", "intervals", "look"]
