@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from models.bundle import Bundle, golden_of
+from models.bundle import Bundle
 from models.detector import WindowSpec
-from stream_app.config import Config
+from stream_app.config import Alarms, Config
 from stream_app.errors import ConfigurationError, UsageError
 from training.dataset import Dataset
 
@@ -28,31 +28,36 @@ class Making:
     config: Config | None = None
 
     @property
-    def risk(self) -> float | None:
-        """The risk per window, where the configuration gives one."""
-        return self.config.alarms.risk if self.config else None
+    def alarms(self) -> Alarms:
+        """How many false alarms are allowed."""
+        return self.config.alarms if self.config else Alarms()
 
 
 def make(data: Dataset, how: Making, lineage: dict[str, Any], say: Say) -> tuple[Bundle, dict[str, Any]]:
     """Fits the kind of detector that the data asks for. Raises ConfigurationError where they can't carry one."""
-    return (_tokens if data.kind == "tokens" else _sensors)(data, how, lineage, say)
+    try:
+        bundle, report = (_tokens if data.kind == "tokens" else _sensors)(data, how, say)
+    except ValueError as problem:
+        raise ConfigurationError(f"nothing can be trained on these data: {problem}") from problem
+    return replace(bundle, lineage=bundle.lineage | lineage), report
 
 
-def _tokens(data: Dataset, how: Making, lineage: dict[str, Any], say: Say) -> tuple[Bundle, dict[str, Any]]:
-    from models.token_bundle import arrays_of, settings_of
-    from training.fit_tokens import TokenTraining, fit_tokens
+def _tokens(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, Any]]:
+    from training.fit_tokens import TokenTraining, fit
 
-    windows = _counted(how.config)
-    wanted = TokenTraining(seed=how.seed, device=_device(how.device), budget_s=how.budget_s, risk=how.risk)
-    fitted = fit_tokens(data, replace(wanted, windows=windows or wanted.windows), say)
-    detector = fitted.detector
-    settings = settings_of(detector) | {"seed": how.seed}
-    golden = golden_of(detector, fitted.golden)
-    return Bundle("tokens", settings, arrays_of(detector), golden, detector.tail, lineage), fitted.report
+    wanted = TokenTraining(
+        seed=how.seed, device=_device(how.device), budget_s=how.budget_s, risk=how.alarms.risk, say=say
+    )
+    made = fit(data, replace(wanted, windows=_counted(how.config) or wanted.windows))
+    return made.bundle, made.report
 
 
-def _sensors(data: Dataset, how: Making, lineage: dict[str, Any], say: Say) -> tuple[Bundle, dict[str, Any]]:
-    raise ConfigurationError("detectors of sensors are not fitted yet")
+def _sensors(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, Any]]:
+    from training.fit_sensors import SensorTraining, fit
+
+    a_week = {"day": 7.0, "week": 1.0}[how.alarms.per] * (how.alarms.at_most or 1.0)
+    made = fit(data, SensorTraining(seed=how.seed, device=_device(how.device), alarms_per_week=a_week, say=say))
+    return made.bundle, made.report
 
 
 def _counted(config: Config | None) -> WindowSpec | None:
