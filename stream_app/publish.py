@@ -104,13 +104,23 @@ class Publisher:
     ) -> None:
         assert self._producer is not None
         try:
-            sent = await self._producer.send(topic, value, key, partition=partition, headers=list(headers))
+            if key is None and value is None:
+                sent = await self._send_empty(topic, partition or 0, headers)
+            else:
+                sent = await self._producer.send(topic, value, key, partition=partition, headers=list(headers))
         except KafkaError as problem:
             raise BrokerUnreachable(f"a record for topic {topic} could not be published: {problem!r}") from problem
         sent.add_done_callback(self._done)
         self._n_sent += 1
         if self._n_sent % _YIELD_EVERY == 0:
             await asyncio.sleep(0)
+
+    async def _send_empty(self, topic: str, partition: int, headers: Headers) -> asyncio.Future[Any]:
+        """A record without key and value, which may be read, and aiokafka writes in batches only."""
+        assert self._producer is not None
+        batch = self._producer.create_batch()
+        batch.append(timestamp=None, key=None, value=None, headers=list(headers))
+        return await self._producer.send_batch(batch, topic, partition=partition)
 
     def _done(self, sent: asyncio.Future[Any]) -> None:
         if not sent.cancelled() and self._problem is None:

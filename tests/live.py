@@ -1,4 +1,4 @@
-"""What the tests of a running worker share: a stream with anomalies, worker processes, and what they should have said."""
+"""What tests of a running worker share: a stream with anomalies, worker processes, what they should have said."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def apart(coroutine: Callable[[], Any]) -> Any:
 
 
 def stream(n_seconds: int, entities: int = 6, seed: int = 0) -> list[Record]:
-    """Two sensors per entity, once a second, with a fault in each entity's second half; every 500th record is rubbish."""
+    """Two sensors per entity, once a second, a fault in each entity's second half; every 500th record is rubbish."""
     rng = np.random.default_rng(seed)
     records: list[Record] = []
     for second in range(n_seconds):

@@ -1,4 +1,4 @@
-"""A worker with the plain detector, started by tests as a process: `plain_worker.py CONFIG [--until-end] [--slow S]`."""
+"""A worker with the plain detector, as a process of its own: `plain_worker.py CONFIG [--until-end] [--slow S]`."""
 
 from __future__ import annotations
 

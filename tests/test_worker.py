@@ -1,0 +1,241 @@
+"""A worker as its users and its supervisor meet it, on Apache Kafka: what it writes, says, and ends with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+from live import Live, WorkerProcess, apart, produce, read_all, stream
+from prometheus_client.parser import text_string_to_metric_families
+
+from stream_app.local_kafka.cluster import KafkaCluster
+from stream_app.local_kafka.properties import free_port
+from stream_app.preflight import changelog_topic
+from stream_app.topics import TopicShape, create_topics, ensure_topics
+
+pytestmark = pytest.mark.kafka
+
+PARTITIONS = 2
+RECORDS = stream(700, entities=4)
+
+
+@pytest.fixture
+def live(kafka: KafkaCluster, unique_name: Callable[[str], str], tmp_path: Path) -> Iterator[Live]:
+    topic = unique_name("samples")
+    create_topics(kafka.bootstrap, {topic: PARTITIONS})
+    live = Live(kafka.bootstrap, unique_name("worker"), topic, tmp_path)
+    produce(live.bootstrap, topic, RECORDS, PARTITIONS)
+    yield live
+    for worker in live.processes:
+        worker.kill()
+
+
+def get(worker: WorkerProcess, path: str) -> tuple[int, str]:
+    """Asks the worker's own server, once it says where it is."""
+    while not any(event.get("event") == "probes" for event in worker.events()):
+        assert worker.process.poll() is None, worker.said()
+        time.sleep(0.1)
+    address = next(event["livez"] for event in worker.events() if event.get("event") == "probes")
+    try:
+        with urllib.request.urlopen(address.replace("/livez", path), timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, refusal.read().decode()
+
+
+def test_until_end_reads_everything_and_says_what_became_of_it(live: Live) -> None:
+    live.finish()
+    live.check()
+    total = live.accounting()
+    assert total["samples_read"] == len(RECORDS)
+    assert total["open"] > 0, "windows that nothing has closed yet stay open"
+    assert all(partition["lag"] == 0 for partition in live.status())
+
+
+def test_until_end_a_second_time_finds_nothing_to_do(live: Live) -> None:
+    live.finish()
+    before = live.accounting(), len(read_all(live.bootstrap, f"{live.name}-alerts"))
+    live.finish()
+    assert (live.accounting(), len(read_all(live.bootstrap, f"{live.name}-alerts"))) == before
+
+
+def test_dead_letters_keep_the_record_and_say_why_and_whence(live: Live) -> None:
+    live.finish()
+    rubbish = [r for r in read_all(live.bootstrap, live.topic) if r.value == b"rubbish"]
+    letters = read_all(live.bootstrap, f"{live.topic}-dlt")
+    assert len(letters) == len(rubbish) > 0
+    for letter, record in zip(letters, rubbish, strict=True):
+        headers = {name: text.decode() for name, text in letter.headers}
+        assert (letter.key, letter.value, letter.partition) == (record.key, record.value, record.partition)
+        assert headers["tailrace.reason"] == "not_json"
+        assert headers["__streams.errors.topic"] == live.topic
+        assert int(headers["__streams.errors.partition"]) == record.partition
+        assert int(headers["__streams.errors.offset"]) == record.offset
+
+
+def test_a_record_without_key_and_value_is_a_dead_letter_like_any_other(live: Live) -> None:
+    async def send_empty() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=live.bootstrap) as producer:
+            batch = producer.create_batch()
+            batch.append(timestamp=None, key=None, value=None, headers=[("h", b"1")])
+            await (await producer.send_batch(batch, live.topic, partition=0))
+
+    apart(send_empty)
+    live.finish()
+    (letter,) = [r for r in read_all(live.bootstrap, f"{live.topic}-dlt") if r.key is None]
+    assert letter.value is None
+    assert {"h": b"1", "tailrace.reason": b"missing_key"}.items() <= dict(letter.headers).items()
+
+
+def test_a_record_too_large_to_be_sent_on_is_a_dead_letter_by_size_and_digest(live: Live) -> None:
+    value = b"x" * 1_000_000
+    produce(live.bootstrap, live.topic, [(b"large", value, 1_700_000_000_000)], PARTITIONS)
+    live.finish()
+    (letter,) = [r for r in read_all(live.bootstrap, f"{live.topic}-dlt") if r.key == b"large"]
+    headers = {name: text.decode() for name, text in letter.headers}
+    assert letter.value is None
+    assert headers["tailrace.value_bytes"] == str(len(value))
+    assert headers["tailrace.value_sha256"] == hashlib.sha256(value).hexdigest()
+
+
+def test_alerts_carry_cloudevents_headers_and_their_id_as_key(live: Live) -> None:
+    live.finish()
+    alerts = read_all(live.bootstrap, f"{live.name}-alerts")
+    assert alerts
+    partition_of: dict[str, int] = {}
+    for record in alerts:
+        body, headers = orjson.loads(record.value), dict(record.headers)
+        assert record.key.decode() == body["alert_id"]
+        assert headers["ce_specversion"] == b"1.0"
+        assert headers["ce_subject"].decode() == body["entity"]
+        assert headers["content-type"] == b"application/json"
+        assert partition_of.setdefault(body["entity"], record.partition) == record.partition, "by entity"
+
+
+def test_scores_are_one_per_window_in_order(live: Live) -> None:
+    live.finish()
+    last: dict[str, str] = {}
+    for record in read_all(live.bootstrap, f"{live.name}-scores"):
+        row = orjson.loads(record.value)
+        assert record.key.decode() == row["entity"]
+        assert last.get(row["entity"], "") < row["data_start_time"]
+        last[row["entity"]] = row["data_start_time"]
+    assert len(last) == 4
+
+
+def test_a_missing_source_topic_is_named_with_the_command_that_makes_it(kafka: KafkaCluster, tmp_path: Path) -> None:
+    worker = Live(kafka.bootstrap, "nobody", "no-such-topic", tmp_path).start()
+    assert worker.wait() == 3
+    assert "'no-such-topic' does not exist" in worker.said()
+    assert "--create --topic no-such-topic" in worker.said()
+    assert "Traceback" not in worker.said()
+
+
+def test_a_broker_that_does_not_answer_is_waited_for_and_then_named(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    worker = Live(address, "nobody", "t", tmp_path).start(stuck_after="4s", http_port=0)
+    assert get(worker, "/livez")[0] == 200, "a broker that is down is no reason to be restarted"
+    assert get(worker, "/readyz")[0] == 503
+    assert worker.wait() == 4
+    assert address in worker.said()
+    assert any(event.get("event") == "waiting for Kafka" for event in worker.events())
+    assert "Traceback" not in worker.said()
+
+
+def test_a_source_with_more_partitions_than_its_changelog_is_refused_in_plain_words(live: Live) -> None:
+    changelog = changelog_topic(live.config(), live.topic)
+    create_topics(live.bootstrap, {changelog: PARTITIONS + 1}, compacted=[changelog])
+    worker = live.start()
+    assert worker.wait() == 3
+    assert f"has {PARTITIONS} partitions" in worker.said()
+    assert changelog in worker.said()
+
+
+def test_an_offset_beyond_the_end_is_told_as_a_topic_made_anew(live: Live) -> None:
+    async def commit_far() -> None:
+        tp = TopicPartition(live.topic, 0)
+        async with AIOKafkaConsumer(
+            bootstrap_servers=live.bootstrap, group_id=live.name, enable_auto_commit=False
+        ) as consumer:
+            consumer.assign([tp])
+            await consumer.commit({tp: OffsetAndMetadata(10**6, "")})
+
+    apart(commit_far)
+    worker = live.start()
+    assert worker.wait() == 3
+    assert "made anew" in worker.said()
+
+
+def test_a_dead_letter_that_can_not_be_written_stops_the_worker_before_it_commits(live: Live) -> None:
+    letters = f"{live.topic}-dlt"
+    ensure_topics(live.bootstrap, {letters: TopicShape(PARTITIONS, settings={"max.message.bytes": "80"})})
+    worker = live.start("--until-end")
+    assert worker.wait() == 4, worker.said()
+    assert "could not be published" in worker.said()
+    assert "Traceback" not in worker.said()
+    assert live.accounting()["samples_read"] == 0
+
+
+def test_probes_and_metrics_say_how_a_worker_is(live: Live) -> None:
+    worker = live.start(http_port=0)
+    live.wait_until_read(len(RECORDS))
+    assert get(worker, "/livez")[0] == 200
+    status, body = get(worker, "/readyz")
+    assert (status, json.loads(body)["partitions"]["ok"]) == (200, True)
+    found: dict[str, Any] = {}
+    for family in text_string_to_metric_families(get(worker, "/metrics")[1]):
+        for sample in family.samples:
+            assert "entity" not in sample.labels
+            found[sample.name + "".join(sample.labels.values())] = sample.value
+    total = live.accounting()
+    assert found["samples_totalscored"] == total["scored"]
+    assert found["samples_totaldead_lettered"] == total["dead_lettered"]
+    assert found["windows_scored_total"] > 0
+    assert found["score_nonfinite_total"] == 0
+    assert found["model_version_infoplain-1"] == 1
+    assert worker.terminate() == 0
+
+
+def test_a_second_signal_ends_the_worker_at_once(live: Live) -> None:
+    worker = live.start("--slow", "30")
+    live.wait_until(worker.is_reading)
+    time.sleep(1)
+    worker.process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert worker.process.poll() is None, "the first waits for the batch"
+    assert worker.terminate(within_s=5) == 1
+    live.finish()
+    live.check()
+
+
+def test_sasl_over_tls_reaches_every_client_of_a_worker(live: Live, kafka: KafkaCluster) -> None:
+    security = {
+        "sasl": {"mechanism": "SCRAM-SHA-512", "username": kafka.user.name, "password": kafka.user.password},
+        "tls": {"ca": str(kafka.certificates.authority)},
+    }
+    secured = Live(kafka.secure_bootstrap, live.name, live.topic, live.folder, security=security)
+    secured.finish()
+    live.check()
+
+
+def test_a_wrong_password_is_told_without_showing_it(live: Live, kafka: KafkaCluster) -> None:
+    security = {
+        "sasl": {"mechanism": "SCRAM-SHA-512", "username": kafka.user.name, "password": "hunter2-and-wrong"},
+        "tls": {"ca": str(kafka.certificates.authority)},
+    }
+    secured = Live(kafka.secure_bootstrap, live.name, live.topic, live.folder, security=security)
+    worker = secured.start(stuck_after="3s")
+    assert worker.wait() == 4
+    assert "hunter2" not in worker.said()
+    assert "Traceback" not in worker.said()
