@@ -41,7 +41,9 @@ def fit_calibration(values: F64) -> Calibration:
     # Ties can leave nothing above u; then the spread of the whole is the only scale there is.
     spread = float(np.std(ordered))
     beta = float(np.mean(above - u)) if len(above) else spread
-    return Calibration(points, -np.log((as_large + 1) / (n + 1)), max(beta, 1e-3 * spread, 1e-9))
+    # Values that are all alike have no scale of their own: a thousandth of what they are is taken for one.
+    least = 1e-3 * (spread + abs(u)) + 1e-12
+    return Calibration(points, -np.log((as_large + 1) / (n + 1)), max(beta, least))
 
 
 def surprise(calibration: Calibration, x: F64) -> F64:
