@@ -12,7 +12,7 @@ for, `records_rows` makes columns of it and refuses single samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import groupby
 from typing import TypeVar
@@ -24,7 +24,7 @@ from stream_app.config import Limits
 from stream_app.keys import Keys
 from stream_app.names import NAME_MAX, Sensors, Vocabulary
 from stream_app.records_forms import Forms, Kind, Part, parts_of
-from stream_app.records_json import form_of, read_lines, read_record
+from stream_app.records_json import form_of, is_utf8, read_lines, read_record
 from stream_app.records_rows import Columns, Parts, Rows, letters, problems, rows_of_columns, rows_of_parts
 from stream_app.refusals import Reason, Refused
 from stream_app.samples import DeadLetter, Decoded, Headers, RawBatch, Samples, no_samples
@@ -161,7 +161,7 @@ class _Run:
         keys = batch.keys[part]
         distinct = {key or default for key in set(keys)}
         self.keys: Sequence[bytes] = [key or default for key in keys] if default in distinct else keys  # type: ignore[assignment]
-        self._bad_keys = {key: problem for key in distinct if (problem := _key_problem(key))}
+        self._bad_keys = {} if _all_good(distinct) else _bad(distinct)
         self._arrow = {i for i, those in enumerate(headers) if those and _is_arrow(those)} if any(headers) else set()
         self._arrow -= {i for i in self._arrow if self._values[i] is None}
 
@@ -220,6 +220,16 @@ def _cuts(values: Sequence[bytes | None]) -> Iterator[slice]:
         first = last
 
 
+def _all_good(keys: Collection[bytes]) -> bool:
+    """Whether no key has a problem: one look at all, since almost always none has."""
+    text = b"\n".join(keys)
+    return b"" not in keys and b"\0" not in text and max(map(len, keys)) <= NAME_MAX and is_utf8(text)
+
+
+def _bad(keys: Collection[bytes]) -> dict[bytes, Reason]:
+    return {key: problem for key in keys if (problem := _key_problem(key))}
+
+
 def _key_problem(key: bytes) -> Reason | None:
     if not key:
         return Reason.MISSING_KEY
@@ -227,11 +237,7 @@ def _key_problem(key: bytes) -> Reason | None:
         return Reason.KEY_TOO_LONG
     if b"\0" in key:
         return Reason.KEY_WITH_NUL
-    try:
-        key.decode()
-    except UnicodeDecodeError:
-        return Reason.KEY_NOT_UTF8
-    return None
+    return None if is_utf8(key) else Reason.KEY_NOT_UTF8
 
 
 def _is_arrow(headers: Headers) -> bool:

@@ -183,7 +183,7 @@ def read_record(value: bytes) -> Record:
         record = _record.decode(value)
     except _MALFORMED:
         return _read_tolerantly(value)
-    if not (value.isascii() or _is_utf8(value)):  # fields that are skipped are not looked into
+    if not is_utf8(value):  # fields that are skipped are not looked into
         raise Refused(Reason.NOT_UTF8, "the value is not UTF-8")
     return record
 
@@ -202,18 +202,20 @@ def nested_deeper(value: bytes, levels: int) -> bool:
     return bool(np.max(np.cumsum(opened.astype(np.int64) - closed), initial=0) > levels)
 
 
-def _plain(text: bytes, n: int, n_brackets: int) -> bool:
-    """Whether a text of n lines has one value per line, is UTF-8, and no record nests more than its form needs."""
-    n_opened = text.count(b"{") + (text.count(b"[") if b"[" in text else 0)
-    return text.count(b"\n") == n - 1 and n_opened == n * n_brackets and (text.isascii() or _is_utf8(text))
-
-
-def _is_utf8(text: bytes) -> bool:
+def is_utf8(text: bytes) -> bool:
+    if text.isascii():
+        return True
     try:
         text.decode()
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _plain(text: bytes, n: int, n_brackets: int) -> bool:
+    """Whether a text of n lines has one value per line, is UTF-8, and no record nests more than its form needs."""
+    n_opened = text.count(b"{") + (text.count(b"[") if b"[" in text else 0)
+    return text.count(b"\n") == n - 1 and n_opened == n * n_brackets and is_utf8(text)
 
 
 def _read_tolerantly(value: bytes) -> Record:
