@@ -1,6 +1,6 @@
 """What an alert message is: the record on the alerts topic, field by field.
 
-In: nothing. Out: the types, and their CloudEvents headers. Remembers: nothing. Changing a name here breaks consumers.
+In: nothing. Out: the types. Remembers: nothing. Changing a name here breaks consumers.
 """
 
 from __future__ import annotations
@@ -79,17 +79,3 @@ def rfc3339(us: int | np.int64) -> str:
     """
     moment = _EPOCH + timedelta(microseconds=int(us))
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def cloudevent_headers(alert: Alert) -> list[tuple[str, bytes]]:
-    """The CloudEvents 1.0 attributes of an alert, in Kafka's binary mode."""
-    attributes = {
-        "ce_specversion": "1.0",
-        "ce_id": f"{alert.alert_id}-{alert.status}-{alert.data_end_time}",
-        "ce_source": f"/tailrace/{alert.detector}",
-        "ce_type": f"tailrace.alert.{alert.status}",
-        "ce_subject": alert.entity,
-        "ce_time": alert.detected_at,
-        "content-type": "application/json",
-    }
-    return [(name, value.encode()) for name, value in attributes.items()]

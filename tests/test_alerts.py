@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from models.detector import Frames, Scored, SensorPart
 from models.scenes import Scenes
 from stream_app import threshold
-from stream_app.alert import Alert, cloudevent_headers, rfc3339
+from stream_app.alert import Alert, rfc3339
 from stream_app.alerts import INITIAL, STAGE, Episodes, Origin
 from stream_app.judgement import Judged
 from stream_app.keys import Keys
@@ -201,15 +201,6 @@ def test_nothing_in_gives_nothing_out() -> None:
     run = Run()
     assert run.step(np.empty(0), np.empty(0, int)) == []
     assert run.episodes.end(np.empty(0, np.int32)) == []
-
-
-def test_headers_are_cloudevents_in_binary_mode() -> None:
-    run, x = Run(), stream()
-    alert = run.step(x, np.arange(len(x)))[0]
-    headers = dict(cloudevent_headers(alert))
-    assert {"ce_id", "ce_source", "ce_type", "ce_specversion", "ce_time", "ce_subject"} <= headers.keys()
-    assert headers["ce_specversion"] == b"1.0"
-    assert headers["ce_subject"] == b"e0"
 
 
 def test_an_alert_is_plain_data_and_its_row_plain_bytes() -> None:
