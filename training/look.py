@@ -125,7 +125,7 @@ def _frames(data: Dataset, step_us: int) -> int:
 
 
 def _patches(single: bool, period: int, n: int) -> tuple[int, int]:
-    """Short and long patch. Several sensors: 1 and 20 frames. One: half a period, at least 32 frames, and twice that."""
+    """Short and long patch. Several sensors: 1 and 20 frames. One: half a period, at least 32 frames; twice that."""
     if not single:
         return 1, int(np.clip(20, 1, max(1, n // 4)))
     half = period / 2
