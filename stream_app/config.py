@@ -41,6 +41,7 @@ def _extent(text: str | int | float) -> str | int:
     return str(text) if isinstance(text, str) and _COUNT.match(text) else duration_us(text)
 
 
+IDLE_US = 300_000_000
 Duration = Annotated[int, BeforeValidator(duration_us)]
 Extent = Annotated[int | str, BeforeValidator(_extent)]
 
@@ -65,9 +66,15 @@ class Windows(Section):
     length: Extent | None = None
     stride: Extent | None = None
     lateness: Duration = 5_000_000
-    idle: Duration = 300_000_000
+    idle: Duration | None = None  # a silence that closes an entity's windows; default: see idle_us
     max_ahead: Duration = 3_600_000_000  # one hour: generous to clocks, but a clock in the wrong unit is far outside
     max_behind: Duration = 20 * 365 * 86_400_000_000  # refuses seconds taken for milliseconds, and zero
+
+
+    def idle_us(self, length_us: int) -> int:
+        """The silence that closes an entity's windows: where it is not given five minutes, or the windows' length if
+        that is more, since between two samples of a slow sensor nothing ends."""
+        return self.idle if self.idle is not None else max(IDLE_US, length_us)
 
 
 class Alarms(Section):

@@ -35,6 +35,7 @@ class Pipeline:
         self.keys = Keys(rows)
         self.decoder = Decoder(_decoding(spec), self.keys)
         self._windows = windows.of(spec.config, detector, self.keys)
+        self._idle_us = spec.config.windows.idle_us(detector.windows.length_us if detector else 0)
         self._judges = Judging(spec, self.keys) if detector else None
         later = [stage for stage in rows if stage != windows.STAGE]
         self._codec = StateCodec(self.keys, windows.STAGE, later, detector.digest if detector else "")
@@ -175,7 +176,7 @@ class Pipeline:
         dirty = np.unique(np.concatenate([busy, *self._dirty]).astype(np.int32))
         slots = np.setdiff1d(self._sessions.slots(), dirty)
         ended = rows["ended_at"][slots]
-        quiet = rows["clock_us"][slots] + self.spec.config.windows.idle <= self._ledger.clock_us
+        quiet = rows["clock_us"][slots] + self._idle_us <= self._ledger.clock_us
         leaving = slots[np.where(ended >= 0, ended < self._committed, quiet)]
         self._windows.forget(leaving)
         self._sessions.end(self.keys, leaving.tolist(), set(leaving[rows["ended_at"][leaving] < 0].tolist()))

@@ -38,9 +38,10 @@ COLUMNS = {"t_us": np.int64, "value": np.float64, "offset": np.int64, "sensor": 
 def of(config: Config, detector: Detector | None, keys: Keys) -> TimeWindows | CountWindows:
     """The stage as configured; what the settings leave open is the detector's. Raises ConfigurationError."""
     spec = extents(config.windows.length, config.windows.stride, detector.windows if detector else DEFAULT)
+    idle_us = config.windows.idle_us(spec.length_us)
     if spec.counted:
-        return CountWindows(spec, config.windows.idle, config.limits, keys)
-    return TimeWindows(spec, config.windows.lateness, config.windows.idle, config.limits, keys)
+        return CountWindows(spec, idle_us, config.limits, keys)
+    return TimeWindows(spec, config.windows.lateness, idle_us, config.limits, keys)
 
 
 def extents(length: int | str | None, stride: int | str | None, default: WindowSpec) -> WindowSpec:
