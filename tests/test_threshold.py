@@ -270,3 +270,15 @@ def test_a_warming_entity_without_a_population_shows_few_episodes() -> None:
     judged = Stage(risk=1e-4).one(x)
     assert 1 <= judged.episode_start.sum() <= 2
     assert judged.warming.all()
+
+
+@pytest.mark.parametrize("between", [0.0, 1.0, 5.0])
+def test_short_sessions_alarm_at_the_promised_rate_from_their_first_window(between: float) -> None:
+    rng = np.random.default_rng(15)
+
+    def sessions(n: int) -> np.ndarray:
+        return rng.gamma(2, 1, (n, 10)) + between * rng.normal(size=(n, 1))
+
+    tail = fit_population(sessions(2000).ravel(), np.repeat(np.arange(2000), 10))
+    judged = Stage(8000, tail=tail).update(np.repeat(np.arange(8000), 10), sessions(8000).ravel())
+    assert 0.7 < judged.episode_start.sum() / (1e-2 * 80_000) < 1.4
