@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from models.scenes import I32, I64, Scenes
+from models.scenes import I32, I64, Scenes, no_scenes
 from stream_app.keys import Keys, Row
 from stream_app.segments import NEVER, starts_of
 
@@ -56,6 +56,21 @@ def _nobody() -> I32:
     return np.empty(0, np.int32)
 
 
+def _none() -> I64:
+    return np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """The windows cut in one call. Without arguments: none."""
+
+    scenes: Scenes = field(default_factory=no_scenes)
+    ordinal: I64 = field(default_factory=_none)
+    block: I32 = field(default_factory=_nobody)
+    scored: I64 = field(default_factory=_none)  # offsets
+    duplicate: I64 = field(default_factory=_none)  # offsets of resends that were found among the samples
+
+
 @dataclass(frozen=True)
 class Causes:
     """Slots that something other than their own samples closed."""
@@ -63,9 +78,7 @@ class Causes:
     ended: I32 = field(default_factory=_nobody)
     idle: I32 = field(default_factory=_nobody)
     forced: I32 = field(default_factory=_nobody)
-    shut: I64 = field(
-        default_factory=lambda: np.empty(0, np.int64)
-    )  # windows of time: of `ended`, the last shut before
+    shut: I64 = field(default_factory=_none)  # windows of time: of `ended`, the last shut before
     open_end: bool = False  # the end of a file is not the end of its sessions
 
 
@@ -84,7 +97,7 @@ class Change:
 
     def touch(self, slots: I32) -> None:
         """Adds slots whose rows have not been changed yet."""
-        new = np.setdiff1d(slots, self.slots, assume_unique=True)
+        new = np.setdiff1d(slots, self.slots, assume_unique=True) if len(slots) else slots
         if len(new):
             order = np.argsort(together := np.concatenate([self.slots, new]))
             self.slots, self.before = together[order], np.concatenate([self.before, self._keys[STAGE].take(new)])[order]

@@ -23,7 +23,7 @@ import numpy as np
 
 from models.detector import WindowSpec
 from models.scenes import I32, I64, Bool, Scenes
-from stream_app.closed import STAGE, Causes, Change, Closed
+from stream_app.closed import STAGE, Causes, Change, Closed, Cuts
 from stream_app.config import Limits
 from stream_app.idle import Silence, silences
 from stream_app.keys import Keys, Row
@@ -187,19 +187,16 @@ class CountWindows:
         to_close = sessions.slot[self._counts.closed(sessions.start) < self._windows_of(sessions)]
         wanted = np.isin(change.slots, to_close) | self._pending.crowded(change.slots)
         slots = change.slots[wanted & (self._pending.count(change.slots) > 0)]
-        counts, rows = self._pending.take(slots)
-        held = self._held(sessions.at(np.isin(sessions.slot, slots)), counts)
-        self._put_back(held, rows)
-        scored = rows["offset"][ranges(held.row(held.counted), held.row(held.until) - held.row(held.counted))]
-        self._n_open -= len(scored)
-        scenes, ordinal = _scenes(self._counts, held, rows, causes.open_end)
+        part = sessions.at(np.isin(sessions.slot, slots))
+        cuts = self._cut(part, slots, causes.open_end) if len(slots) else Cuts()  # most small batches close nothing
+        self._n_open -= len(cuts.scored)
         return Closed(
-            scenes=scenes,
-            ordinal=ordinal,
-            block=np.zeros(len(ordinal), np.int32),
+            scenes=cuts.scenes,
+            ordinal=cuts.ordinal,
+            block=cuts.block,
             late=duplicate[:0],
             duplicate=duplicate,
-            scored=scored,
+            scored=cuts.scored,
             touched=change.slots,
             before=change.before,
             ended=causes.ended,
@@ -207,6 +204,14 @@ class CountWindows:
             forced=causes.forced[self._pending.count(causes.forced) == 0],
             n_open=self._n_open,
         )
+
+    def _cut(self, sessions: _Sessions, slots: I32, open_end: bool) -> Cuts:
+        counts, rows = self._pending.take(slots)
+        held = self._held(sessions, counts)
+        self._put_back(held, rows)
+        scored = rows["offset"][ranges(held.row(held.counted), held.row(held.until) - held.row(held.counted))]
+        scenes, ordinal = _scenes(self._counts, held, rows, open_end)
+        return Cuts(scenes, ordinal, np.zeros(len(ordinal), np.int32), scored)
 
     def _windows_of(self, s: _Sessions) -> I64:
         """How many windows of each session have closed after this call."""

@@ -18,7 +18,7 @@ from models.detector import Detector, WindowSpec
 from models.scenes import I32, I64, Bool
 from stream_app.closed import INGEST as INGEST
 from stream_app.closed import STAGE as STAGE
-from stream_app.closed import Causes, Change
+from stream_app.closed import Causes, Change, Cuts
 from stream_app.closed import Closed as Closed
 from stream_app.config import Config, Limits
 from stream_app.counted import CountWindows
@@ -182,21 +182,19 @@ class TimeWindows:
             (self._pending.count(change.slots) > 0) & ((now > before) | self._pending.crowded(change.slots))
         )
         slots = change.slots[at]
-        rows, duplicate = self._taken(slots)
         ended_above = np.full(len(slots), -NEVER)
         _, place, which = np.intersect1d(slots, causes.ended, assume_unique=True, return_indices=True)
         ended_above[place] = causes.shut[which]
-        cut_ = cut(self._grid, rows, Closing(slots, before[at], now[at], ended_above))
-        self._put_back(slots, rows.at(cut_.stays))
-        scored = rows.offset[cut_.scored]
-        self._n_open -= len(scored) + len(duplicate)
+        closing = Closing(slots, before[at], now[at], ended_above)
+        cuts = self._cut(closing) if len(slots) else Cuts()  # most small batches close nothing
+        self._n_open -= len(cuts.scored) + len(cuts.duplicate)
         return Closed(
-            scenes=cut_.scenes,
-            ordinal=cut_.k - NEVER // self._grid.stride_us,
-            block=cut_.block,
+            scenes=cuts.scenes,
+            ordinal=cuts.ordinal,
+            block=cuts.block,
             late=late,
-            duplicate=duplicate,
-            scored=scored,
+            duplicate=cuts.duplicate,
+            scored=cuts.scored,
             touched=change.slots,
             before=change.before,
             ended=causes.ended,
@@ -204,6 +202,13 @@ class TimeWindows:
             forced=causes.forced[self._pending.count(causes.forced) == 0],
             n_open=self._n_open,
         )
+
+    def _cut(self, closing: Closing) -> Cuts:
+        rows, duplicate = self._taken(closing.slots)
+        done = cut(self._grid, rows, closing)
+        self._put_back(closing.slots, rows.at(done.stays))
+        ordinal = done.k - NEVER // self._grid.stride_us
+        return Cuts(done.scenes, ordinal, done.block, rows.offset[done.scored], duplicate)
 
     def _taken(self, slots: I32) -> tuple[Rows, I64]:
         """The pending samples of some entities in order, each once, and the offsets of the resends among them."""
