@@ -66,17 +66,17 @@ ARROWS = Load(records=5_000, samples_per_record=1_000, period_ms=1.0)
 
 def load_samples(bootstrap: str, topic: str, load: Load = SINGLES) -> None:
     """Fills the topic with JSON records of one sample, 48 bytes each. Raises BrokerUnreachable."""
-    _fill(bootstrap, topic, load, _samples(load))
+    fill(bootstrap, topic, load, records_of(load))
 
 
 def load_chunks(bootstrap: str, topic: str, load: Load = CHUNKS) -> None:
     """Fills the topic with JSON records of `load.samples_per_record` samples. Raises BrokerUnreachable."""
-    _fill(bootstrap, topic, load, _chunks(load))
+    fill(bootstrap, topic, load, _chunks(load))
 
 
 def load_arrow(bootstrap: str, topic: str, load: Load = ARROWS) -> None:
     """Fills the topic with Arrow streams of `load.samples_per_record` rows. Raises BrokerUnreachable."""
-    _fill(bootstrap, topic, load, _arrows(load))
+    fill(bootstrap, topic, load, _arrows(load))
 
 
 def _turns(load: Load) -> Iterator[tuple[bytes, float]]:
@@ -92,7 +92,8 @@ def _values() -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.random.default_rng(_SEED).integers(1000, 2000, _N_VALUES) / 10
 
 
-def _samples(load: Load) -> Iterator[Record]:
+def records_of(load: Load) -> Iterator[Record]:
+    """The records of one sample, in order."""
     values = itertools.cycle([str(value) for value in _values()])
     for (key, t_ms), value in zip(_turns(load), values, strict=False):
         yield Record(key, f'{{"sensor":"{load.sensor}","t":{int(t_ms)},"value":{value}}}'.encode(), int(t_ms))
@@ -128,7 +129,8 @@ def _arrow_stream(batch: pa.RecordBatch) -> bytes:
     return stream
 
 
-def _fill(bootstrap: str, topic: str, load: Load, records: Iterator[Record]) -> None:
+def fill(bootstrap: str, topic: str, load: Load, records: Iterator[Record]) -> None:
+    """Makes the topic and sends the records. Raises BrokerUnreachable."""
     create_topics(bootstrap, {topic: load.partitions})
     asyncio.run(_send(bootstrap, topic, load, records))
 
