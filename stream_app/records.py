@@ -25,7 +25,7 @@ from stream_app.keys import Keys
 from stream_app.names import NAME_MAX, Sensors, Vocabulary
 from stream_app.records_forms import Forms, Kind, Part, parts_of
 from stream_app.records_json import form_of, is_utf8, read_lines, read_record
-from stream_app.records_rows import Columns, Parts, Rows, letters, problems, rows_of_columns, rows_of_parts
+from stream_app.records_rows import Parts, Rows, letters, problems, rows_of_columns, rows_of_parts
 from stream_app.refusals import Reason, Refused
 from stream_app.samples import DeadLetter, Decoded, Headers, RawBatch, Samples, no_samples
 
@@ -92,32 +92,30 @@ class Decoder:
         found: list[Samples] = [no_samples()]
         dead: list[DeadLetter] = []
         for part in _cuts(batch.values):
-            for run, rows in self._read(batch, part, clock_us):
-                found.append(self._samples(run, rows, dead))
+            for run, rows in self._read(batch, part, clock_us, dead):
+                found.append(self._samples(run, rows))
         dead.sort(key=lambda letter: letter.index)
         joined = (np.concatenate([getattr(part, f.name) for part in found]) for f in fields(Samples))
         return Decoded(Samples(*joined), tuple(dead))
 
-    def _read(self, batch: RawBatch, part: slice, clock_us: I64) -> Iterator[tuple[_Run, Rows]]:
+    def _read(self, batch: RawBatch, part: slice, clock_us: I64, dead: list[DeadLetter]) -> Iterator[tuple[_Run, Rows]]:
         """The rows of a part of the batch. Where it is not even, its halves may be: so one bad record costs little."""
-        run = _Run(batch, part, clock_us, self._settings)
+        run = _Run(batch, part, clock_us, self._settings, dead)
         half = (part.start + part.stop) // 2
         if (parts := run.parts(self._forms)) is not None:
             yield run, rows_of_parts(parts)
         elif half - part.start < _FEW:
             yield from ((run, rows) for rows in run.each(self._forms))
         else:
-            yield from self._read(batch, slice(part.start, half), clock_us)
-            yield from self._read(batch, slice(half, part.stop), clock_us)
+            yield from self._read(batch, slice(part.start, half), clock_us, dead)
+            yield from self._read(batch, slice(half, part.stop), clock_us, dead)
 
-    def _samples(self, run: _Run, rows: Rows, dead: list[DeadLetter]) -> Samples:
+    def _samples(self, run: _Run, rows: Rows) -> Samples:
         """The samples that can be used; the others become dead letters."""
-        dead += run.dead_letters
-        run.dead_letters.clear()
         reasons = problems(rows, run.clock_us, self._settings.max_ahead_us, self._settings.max_behind_us)
         if reasons is not None:
             lost = reasons >= 0
-            dead += letters(rows.where(lost), reasons[lost], run.clock_us, run.first)
+            run.dead_letters += letters(rows.where(lost), reasons[lost], run.clock_us, run.first)
             rows = rows.where(~lost)
         return Samples(
             entity=self._entities(run.keys, rows),
@@ -150,9 +148,11 @@ class Decoder:
 class _Run:
     """Neighbouring records of a batch; indices of records count from its first."""
 
-    def __init__(self, batch: RawBatch, part: slice, clock_us: I64, settings: DecoderSettings) -> None:
+    def __init__(
+        self, batch: RawBatch, part: slice, clock_us: I64, settings: DecoderSettings, dead_letters: list[DeadLetter]
+    ) -> None:
         self.first = part.start
-        self.dead_letters: list[DeadLetter] = []
+        self.dead_letters = dead_letters  # of the whole batch
         self.clock_us, self.offsets = clock_us[part], batch.offsets[part]
         self._values, headers = batch.values[part], batch.headers[part]
         self._bytes_max = settings.limits.record_bytes
@@ -176,10 +176,27 @@ class _Run:
         """The rows of any run, record by record. What can't be used is added to `dead_letters`."""
         for arrow, those in groupby(range(len(self._values)), key=self._arrow.__contains__):
             if arrow:
-                found = self._usable(those, lambda i: (i, self._columns(i, forms)))
-                yield rows_of_columns([i for i, _ in found], [columns for _, columns in found])
+                yield from self._arrow_rows(list(those), forms)
             else:
                 yield rows_of_parts(parts_of(self._usable(those, lambda i: self._part(i, forms))))
+
+    def _arrow_rows(self, those: list[int], forms: Forms) -> Iterator[Rows]:
+        from stream_app.records_arrow import read_arrow, read_arrows  # a tenth of a second that JSON does without
+
+        def value(i: int) -> bytes:
+            if forms.kind == "tokens":
+                raise Refused(Reason.WRONG_KIND, "an Arrow stream of sensors came, the detector reads tokens")
+            return self._values[i] or b""
+
+        found = self._usable(those, lambda i: (i, value(i)))
+        columns = read_arrows([data for _, data in found], forms.sensors, forms.samples_max)
+        if columns is not None:
+            yield rows_of_columns([i for i, _ in found], columns)
+            return
+        for i, one in self._usable(
+            [i for i, _ in found], lambda i: (i, read_arrow(value(i), forms.sensors, forms.samples_max))
+        ):
+            yield rows_of_columns([i], one)
 
     def _usable(self, those: Iterable[int], read: Callable[[int], T]) -> list[T]:
         """What `read` makes of these records, of those that it does not refuse."""
@@ -201,13 +218,6 @@ class _Run:
         if value is None:
             return Part(i, float(self.clock_us[i]), (0,), (None,), end=True)
         return forms.part(i, read_record(value))
-
-    def _columns(self, i: int, forms: Forms) -> Columns:
-        from stream_app.records_arrow import read_arrow  # a tenth of a second that JSON alone does without
-
-        if forms.kind == "tokens":
-            raise Refused(Reason.WRONG_KIND, "an Arrow stream of sensors came, the detector reads tokens")
-        return read_arrow(self._values[i] or b"", forms.sensors, forms.samples_max)
 
 
 def _cuts(values: Sequence[bytes | None]) -> Iterator[slice]:

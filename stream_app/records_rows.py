@@ -69,8 +69,9 @@ class Parts:
 
 @dataclass(frozen=True)
 class Columns:
-    """The samples of one record that came as columns [n]."""
+    """The samples of records that came as columns [n]."""
 
+    count: I64  # samples of each record
     sensor: I32
     t_us: I64
     value: F64
@@ -106,18 +107,16 @@ def rows_of_parts(parts: Parts) -> Rows:
     )
 
 
-def rows_of_columns(record: Sequence[int], columns: Sequence[Columns]) -> Rows:
+def rows_of_columns(records: Sequence[int], columns: Columns) -> Rows:
     """The samples of records that came as columns."""
-    count = [len(some.sensor) for some in columns]
-    total = sum(count)
-    far = int(FAR_US)
+    n, far = len(columns.sensor), int(FAR_US)
     return Rows(
-        record=np.repeat(np.array(record, np.int64), count),
-        sensor=np.concatenate([some.sensor for some in columns] or [np.empty(0, np.int32)]),
-        t_us=np.concatenate([some.t_us for some in columns] or [np.empty(0, np.int64)]).clip(-far, far),
-        value=np.concatenate([some.value for some in columns] or [np.empty(0)]),
-        seq=np.full(total, -1),
-        end=np.zeros(total, bool),
+        record=np.repeat(np.array(records, np.int64), columns.count),
+        sensor=columns.sensor,
+        t_us=columns.t_us.clip(-far, far),
+        value=columns.value,
+        seq=np.full(n, -1),
+        end=np.zeros(n, bool),
     )
 
 

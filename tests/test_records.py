@@ -542,6 +542,37 @@ def test_batches_do_not_matter(values: list[bytes | None], how: DecoderSettings,
     assert letters == [(x.index, x.reason, x.detail, x.n_samples) for x in whole.dead_letters]
 
 
+@st.composite
+def arrows(draw: st.DrawFn) -> bytes:
+    """An Arrow record, mostly good, and mostly of the same schema as others."""
+    n = draw(st.integers(0, 3) if draw(st.integers(0, 9)) == 0 else st.integers(1, 3))
+    sensor = pa.array(draw(st.lists(st.sampled_from(["a", "b", "c"]), min_size=n, max_size=n)), "string")
+    value = draw(st.lists(st.sampled_from([1.0, None, math.nan, math.inf]), min_size=n, max_size=n))
+    columns = {
+        "sensor": sensor.dictionary_encode() if draw(st.booleans()) else sensor,
+        "t_us": pa.array([CLOCK_US] * n, "int64"),
+        "value": pa.array(value, draw(st.sampled_from(["float64", "float64", "float32"]))),
+    }
+    raw = arrow(columns, compression=draw(st.sampled_from([None] * 9 + ["lz4"])))
+    return raw[: draw(st.integers(0, len(raw)))] if draw(st.integers(0, 9)) == 0 else raw
+
+
+@settings(deadline=None)
+@given(values=st.lists(st.one_of(arrows(), arrows(), good), max_size=8), how=choices)
+def test_batches_do_not_matter_to_arrow_either(values: list[bytes], how: DecoderSettings) -> None:
+    headers = [() if value.startswith(b"{") else ARROW_HEADERS for value in values]
+    whole_keys, cut_keys = keys(), keys()
+    whole_decoder, decoder = Decoder(how, whole_keys), Decoder(how, cut_keys)
+    whole, found, letters = whole_decoder.decode(batch(*values, headers=headers)), [], []
+    for i, value in enumerate(values):
+        part = decoder.decode(batch(value, headers=headers[i], first=i))
+        found += rows(cut_keys, part)
+        letters += [(i, letter.reason, letter.n_samples) for letter in part.dead_letters]
+    assert found == rows(whole_keys, whole)
+    assert letters == [(x.index, x.reason, x.n_samples) for x in whole.dead_letters]
+    assert whole_decoder.sensors == decoder.sensors
+
+
 def cuts(draw: Any, n: int) -> Sequence[tuple[int, int]]:
     at = sorted(draw(st.sets(st.integers(0, n), max_size=5)) | {0, n})
     return list(pairwise(at))
