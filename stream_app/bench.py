@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from stream_app import bench_age, bench_latency, bench_score, bench_state
 from stream_app.bench_load import ARROWS, CHUNKS, SINGLES, Load, load_arrow, load_chunks, load_samples
 from stream_app.bench_worker import run_worker
 from stream_app.local_kafka.cluster import KafkaCluster
@@ -41,14 +42,19 @@ INGESTS = {
 }
 
 
+OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
+    "score": bench_score.run,
+    "latency": bench_latency.run,
+    "state": bench_state.run,
+    "age": bench_age.run,
+}
+
+
 def run_bench(name: str) -> dict[str, Any]:
     """Runs a benchmark. Raises TailraceError where it or a peer can't run."""
     if name in INGESTS:
         return ingest(name, INGESTS[name])
-    from stream_app import bench_age, bench_latency, bench_score, bench_state
-
-    others = {"score": bench_score.run, "latency": bench_latency.run, "state": bench_state.run, "age": bench_age.run}
-    return {"name": name} | others[name]()
+    return {"name": name} | OTHERS[name]()
 
 
 def ingest(name: str, what: Ingest) -> dict[str, Any]:

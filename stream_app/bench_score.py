@@ -69,8 +69,8 @@ def train(folder: Path, values: np.ndarray[Any, np.dtype[np.float64]], period_us
     times = pa.array(START_MS * 1000 + np.arange(len(values)) * period_us, pa.timestamp("us", tz="UTC"))
     table = pa.table({"t": times} | {f"s{i}": values[:, i] for i in range(values.shape[1])})
     pq.write_table(table, folder / "train.parquet")
-    command = [Path(sys.executable).with_name("tailrace"), "train", "--input", folder / "train.parquet"]
-    done = subprocess.run([*command, "--out", folder / "bundle"], capture_output=True, text=True, check=False)
+    command = [str(Path(sys.executable).with_name("tailrace")), "train", "--input", str(folder / "train.parquet")]
+    done = subprocess.run([*command, "--out", str(folder / "bundle")], capture_output=True, text=True, check=False)
     if done.returncode:
         raise TailraceError(f"the bundle for the benchmark could not be trained: {done.stderr.strip()[-200:]}")
     return folder / "bundle"

@@ -20,6 +20,7 @@ import yaml
 from stream_app.errors import TailraceError
 
 RUN_TIMEOUT_S = 300.0
+EVENTS = ("ended", "restored_s")  # lines of the worker's log that say what a benchmark wants to know
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Run:
 
     records: int
     seconds: float
+    peak_mb: int
+    restored_s: float  # until states were back and reading began
 
     @property
     def rate(self) -> float:
@@ -45,8 +48,9 @@ def run_worker(settings: dict[str, Any]) -> Run:
     said = done.stderr.strip().splitlines()
     if done.returncode:
         raise TailraceError(f"the worker ended with {done.returncode}: {said[-1] if said else 'it said nothing'}")
-    ended = next(json.loads(line) for line in reversed(said) if '"ended"' in line)
-    return Run(ended["records"], ended["seconds"])
+    last = {event: next(json.loads(line) for line in reversed(said) if f'"{event}"' in line) for event in EVENTS}
+    ended = last["ended"]
+    return Run(ended["records"], ended["seconds"], ended["peak_mb"], last["restored_s"]["restored_s"])
 
 
 def _quiet() -> dict[str, str]:
@@ -54,7 +58,7 @@ def _quiet() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def main(file: str) -> int:
+def main(file: str, *options: str) -> int:
     import asyncio
 
     from stream_app.config import load
@@ -65,8 +69,8 @@ def main(file: str) -> int:
     start_log()
     config = load(Path(file))
     detector = configured_detector(config) if config.model else None
-    return asyncio.run(work(config, detector, until_end=True))
+    return asyncio.run(work(config, detector, until_end="--follow" not in options))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

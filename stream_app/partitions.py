@@ -13,84 +13,24 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from models.detector import Detector
-from stream_app.checkpoint import Checkpoint
-from stream_app.config import Config
-from stream_app.errors import BrokerUnreachable, ConfigurationError
-from stream_app.fetching import Fenced, Fetched, Lease
-from stream_app.ledger import Accounting
-from stream_app.observe import Metrics
-from stream_app.pipeline import Pipeline, PipelineSpec
-from stream_app.publish import Publisher
+from stream_app.errors import BrokerUnreachable
+from stream_app.fetching import Fetched
+from stream_app.held import Held, Hosting, Kafka, Progress, tell_lost, where_to_start
+from stream_app.leases import Fenced, Lease
 
 T = TypeVar("T")
 log = structlog.get_logger("worker")
 
 # A changed coordinator is known within a second; asking more often only makes its start harder.
 _RETRY_S = 0.5
-
-
-class Kafka(Protocol):
-    """What is asked of the consumer's thread."""
-
-    async def commit_under(self, lease: Lease, commits: Mapping[Any, OffsetAndMetadata]) -> None: ...
-    async def bounds(self, tps: Any) -> Mapping[Any, tuple[int, int]]: ...
-    async def seek_all(self, positions: Mapping[Any, int]) -> None: ...
-
-
-@dataclass
-class Held:
-    """One partition, while it is ours."""
-
-    pipeline: Pipeline
-    lease: Lease
-    committed: OffsetAndMetadata
-    position: int  # of the next record to read
-    counted: Accounting  # in the metrics
-    touched: bool = False  # since the last checkpoint
-
-
-@dataclass(frozen=True)
-class Hosting:
-    """What partitions are worked on with. `states` gives the recovered states of a partition, the live dictionary."""
-
-    config: Config
-    detector: Detector | None
-    publisher: Publisher
-    metrics: Metrics
-    states: Callable[[TopicPartition], dict[bytes, bytes]]
-    until: Mapping[TopicPartition, int] | None = None  # None: for ever
-
-
-@dataclass
-class Progress:
-    """What the watchdog, the probes and the end of the run look at."""
-
-    settled: bool = False  # assigned, recovered, reading
-    at: float = field(default_factory=time.monotonic)  # when something moved last
-    problem: asyncio.Future[BaseException] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
-    records: int = 0
-    began: float | None = None  # with the first batch
-
-    def moved(self) -> None:
-        self.at = time.monotonic()
-
-    def reading(self, records: int) -> None:
-        self.began, self.records = self.began or time.monotonic(), self.records + records
-
-    def seconds(self) -> float:
-        """Since the first batch."""
-        return time.monotonic() - self.began if self.began else 0.0
 
 
 class Partitions:
@@ -126,8 +66,8 @@ class Partitions:
             try:
                 bounds = await self.kafka.bounds(commits)
                 for tp, commit in commits.items():
-                    start = _where_to_start(tp, commit, *bounds[tp])
-                    self._held[tp] = await self._call(partial(self._new_held, tp, start, lease))
+                    start = where_to_start(tp, commit, *bounds[tp])
+                    self._held[tp] = await self._call(partial(Held.begin, self.hosting, tp, start, lease))
             except Exception as problem:
                 self.fail(problem)
                 return {}
@@ -139,9 +79,14 @@ class Partitions:
         await asyncio.shield(asyncio.ensure_future(self._read(fetched)))
 
     def settled(self) -> None:
+        took_s = time.monotonic() - self.progress.unsettled_at
+        if not self.progress.settled:
+            self.hosting.metrics.restore_seconds.set(took_s)
         self.progress.settled = True
         self.progress.moved()
-        log.info("partitions", held=[f"{tp.topic}[{tp.partition}]" for tp in sorted(self._held)])
+        self.hosting.metrics.held.set(len(self._held))
+        held = [f"{tp.topic}[{tp.partition}]" for tp in sorted(self._held)]
+        log.info("partitions", held=held, restored_s=round(took_s, 3))
         self._note_end()
 
     def fail(self, problem: BaseException) -> None:
@@ -169,22 +114,26 @@ class Partitions:
                 self.progress.moved()
                 self.hosting.metrics.checkpoint_seconds.observe(time.monotonic() - began)
 
-    async def close(self, within_s: float) -> None:
-        """Finishes the step in flight, makes a checkpoint and drops the pipelines, if there is time for it."""
-        self.progress.settled = False
+    async def close(self, within_s: float) -> bool:
+        """Finishes the step in flight, makes a checkpoint and drops the pipelines; gives whether there was time."""
+        self.progress.settled, self.progress.unsettled_at = False, time.monotonic()
         try:
             await asyncio.wait_for(self.checkpoint(), within_s)
         except TimeoutError:
             log.warning("partitions given up without a checkpoint", within_s=within_s)
+            return False
         except Exception as problem:
             self.fail(problem)
-        self._held = {}
+        finally:
+            self._held = {}
+        return True
 
-    async def shut(self, within_s: float) -> None:
+    async def shut(self, within_s: float) -> bool:
         """As `close`, and nothing is opened any more."""
         self._closing = True
-        await self.close(within_s)
-        self._thread.shutdown(wait=False)
+        in_time = await self.close(within_s)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        return in_time
 
     def abandon(self) -> None:
         """Drops everything as it is: there was a problem, and nothing more may be written."""
@@ -218,6 +167,8 @@ class Partitions:
             began = time.monotonic()
             self.progress.reading(len(records))
             result = await self._call(lambda: held.pipeline.step(records))
+            if self._held.get(TopicPartition(records.topic, records.partition)) is not held:
+                return  # given up meanwhile: what it says now could overtake its successor
             before, held.counted = held.counted, held.pipeline.accounting()
             self.hosting.metrics.step_seconds.observe(time.monotonic() - began)
             self.hosting.metrics.note(before, held.counted, records, result)
@@ -229,8 +180,7 @@ class Partitions:
         """Whether the records in between are gone for good. If not, they are asked for, and this batch is dropped."""
         first, _ = (await self.kafka.bounds([tp]))[tp]
         if fetched.position == first > held.position:
-            lost = first - held.position
-            log.error("records lost to retention before they were read", topic=tp.topic, partition=tp.partition, n=lost)
+            tell_lost(tp, first - held.position)
             return True
         log.info("batch out of turn", topic=tp.topic, partition=tp.partition, at=fetched.position, want=held.position)
         await self.kafka.seek_all({tp: held.position})
@@ -270,13 +220,6 @@ class Partitions:
 
     # --- small things ----------------------------------------------------------------------------------------------
 
-    def _new_held(self, tp: TopicPartition, start: OffsetAndMetadata, lease: Lease) -> Held:
-        hosting = self.hosting
-        spec = PipelineSpec(hosting.config, hosting.detector, tp.topic, tp.partition, hosting.states(tp))
-        pipeline = Pipeline(spec)
-        pipeline.restore(start.offset, start.metadata)
-        return Held(pipeline, lease, start, start.offset, pipeline.accounting())
-
     def _note_end(self) -> None:
         until = self.hosting.until
         if until is not None and self.progress.settled:
@@ -287,24 +230,3 @@ class Partitions:
 
     def _call(self, work: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-def _where_to_start(tp: TopicPartition, commit: OffsetAndMetadata | None, first: int, end: int) -> OffsetAndMetadata:
-    """The committed offset, or the first there is. Raises ConfigurationError where the commit is not of this topic."""
-    if commit is None:
-        return OffsetAndMetadata(first, "")
-    if commit.offset > end:
-        raise ConfigurationError(
-            f"the group has committed offset {commit.offset} of {tp.topic}[{tp.partition}], which ends at {end}: the"
-            " topic was made anew. Delete the group's offsets (kafka-consumer-groups.sh --delete-offsets), or choose"
-            " another `group`"
-        )
-    if commit.offset < first:
-        lost = first - commit.offset
-        log.error("records lost to retention before they were read", topic=tp.topic, partition=tp.partition, n=lost)
-        return OffsetAndMetadata(first, commit.metadata)
-    return commit
-
-
-def _offset(checkpoint: Checkpoint) -> OffsetAndMetadata:
-    return OffsetAndMetadata(checkpoint.offset, checkpoint.metadata)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import sys
 import threading
@@ -139,7 +140,9 @@ async def _end(app: WorkerApp, partitions: Partitions, worker: Worker) -> None:
         await partitions.shut(worker.grace / 1e6)
     else:
         partitions.abandon()
-    log.info("ended", records=partitions.progress.records, seconds=round(partitions.progress.seconds(), 3))
+    done = partitions.progress
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    log.info("ended", records=done.records, seconds=round(done.seconds(), 3), peak_mb=peak_mb)
     with suppress(TimeoutError, Exception):
         await asyncio.wait_for(app.stop(), _STOP_S)
 
