@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_ngrams import NaiveNgrams
 
 from models.ngrams import Ngrams, fit_ngrams, ngram_surprise
 from models.stretches import EOS, FIRST, UNK, Stretches
-from tests.naive_ngrams import NaiveNgrams
 
 N_WORDS = 4
 IDS = FIRST + N_WORDS

@@ -23,6 +23,7 @@ from models.stretches import BOS, UNK, Stretches
 
 CURVE_POINTS = 50
 STEPS_TIMED = 8
+STEPS_MIN = 4  # of a cycle of two phases
 STEPS_GRID = 50  # a budget gives a multiple of it, so that small differences in speed give the same network
 FAILED_MAX = 0.1  # of the steps may have a loss that is not finite
 
@@ -61,9 +62,8 @@ def fit_lstm(
     net = TokenLstm(settings).to(device).train()
     steps = n_steps(runs, how)
     optimiser = torch.optim.AdamW(net.parameters(), lr=how.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, how.learning_rate, total_steps=steps, pct_start=how.warm_up
-    )
+    rising = max(how.warm_up, 2 / steps)  # a phase of the cycle takes two steps at least
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, how.learning_rate, total_steps=steps, pct_start=rising)
     losses = np.full(steps, np.nan)
     for step, batch in zip(range(steps), _batches(runs, settings, how, rng), strict=False):
         inputs, alive, targets = (torch.from_numpy(column).to(device) for column in batch)
@@ -85,7 +85,7 @@ def fit_lstm(
 def n_steps(runs: Stretches, how: LstmTraining) -> int:
     """How many steps the network is trained for."""
     visited = int(np.minimum(np.diff(runs.first), how.visit).sum())
-    return int(np.clip(how.passes * visited / how.batch_tokens, how.steps_min, how.steps_max))
+    return max(STEPS_MIN, int(np.clip(how.passes * visited / how.batch_tokens, how.steps_min, how.steps_max)))
 
 
 def steps_within(seconds: float, settings: NetSettings, how: LstmTraining) -> int:
