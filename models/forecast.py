@@ -78,6 +78,8 @@ def run(known: Forecast, frames: F32) -> tuple[F32, F32]:
 
     Row i is that of frame MEMORY + i.
     """
+    if len(frames) <= MEMORY:
+        return np.empty((0, frames.shape[1]), np.float32), np.empty((0, CODE), np.float32)
     guess, code = forward(frames[:-1], known.weights, lambda a: np.maximum(a, 0), np.tanh)
     return guess, code
 

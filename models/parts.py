@@ -28,6 +28,7 @@ from models.scenes import F32, F64, I64, Bool
 SEVERAL = ("forecast", "distance", "residual", "reconstruction")
 SINGLE = ("forecast", "distance", "distance_short", "shape")
 NEIGHBOURS = 3
+WITNESSES_MAX = 48  # sensors; of more each is charged with its own error only, or an alert takes seconds
 LINEAR_MAX = 20.0  # of the linear view: one wild value must not be the only thing seen
 
 
@@ -188,6 +189,10 @@ class ResidualPart:
         return square.reshape(self.shape.sensors, self.shape.bins).astype(np.float64)
 
 
+def _but(present: Bool, sensor: int) -> Bool:
+    return present & (np.arange(len(present)) != sensor)
+
+
 @lru_cache(maxsize=64)
 def _restricted(part: ResidualPart, pattern: bytes) -> ridge.Subspace:
     return ridge.restricted(part.known, np.repeat(np.frombuffer(pattern, bool), part.shape.bins))
@@ -207,9 +212,13 @@ class ReconstructionPart:
         return out
 
     def shares(self, views: Views, at: int) -> F64:
-        gap = ridge.errors(self.known, views.table, np.array([at]), views.present[at])
-        out: F64 = gap[0].astype(np.float64)[:, None]
-        return out
+        """What the sum of errors loses when a sensor is left out, as witness too: a faulty one spoils the others'."""
+        present, where = views.present[at], np.array([at])
+        gap = ridge.errors(self.known, views.table, where, present)[0].astype(np.float64)
+        if len(present) > WITNESSES_MAX:
+            return gap[:, None]
+        rest = [ridge.errors(self.known, views.table, where, _but(present, c))[0].sum() for c in range(len(present))]
+        return np.where(present, np.maximum(gap.sum() - np.array(rest, np.float64), 0), 0)[:, None]
 
     def expected(self, views: Views, at: int) -> F32:
         """[c] in the squashed view."""

@@ -43,10 +43,12 @@ def patches(frames: F32, ends: I64, shape: PatchShape) -> F32:
     """[n, sensors * bins], sensor by sensor, oldest bin first. `ends`: each patch's last frame of `frames` [f, c]."""
     n, sensors = len(ends), frames.shape[1]
     size = shape.bins * shape.group
+    if not n:
+        return np.empty((0, shape.width), np.float32)
     view = np.lib.stride_tricks.sliding_window_view(frames, size, axis=0)  # [f - size + 1, c, size], no copy
     out = view[ends - size + 1].reshape(n, sensors, shape.bins, shape.group).mean(3, dtype=np.float32)
     if shape.level:
         out = out - shape.level * out.mean(2, keepdims=True)
     if shape.normal:
         out = out / np.maximum(out.std(2, keepdims=True), SPREAD_FLOOR)
-    return np.ascontiguousarray(out.reshape(n, -1), np.float32)
+    return np.ascontiguousarray(out.reshape(n, shape.width), np.float32)

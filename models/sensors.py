@@ -85,12 +85,14 @@ class SensorDetector:
         view = views(seen, scaling.moments)
         guess, code = self._forecast.guess(view)
         frame_owner = np.searchsorted(entities, _frame_entity(seen))
+        before = carry["last"].copy()
         judged = self._judge((seen, view, guess), frame_owner, carry)
         carry["until"][owner] = scenes.end_us // self.fitted.grid.step_us  # the last window of each entity stands
         frames = _frames(seen, self.fitted.grid, judged.score)
         best, last = _of_windows(seen.stretches.fresh, judged.score)
-        score, parts = carry["last"][owner], np.zeros((len(scenes), len(self.part_names)), np.float32)
-        ends, some = np.full(len(scenes), -1), best >= 0  # a window shorter than a step may score no frame of its own
+        parts = np.zeros((len(scenes), len(self.part_names)), np.float32)
+        score = _stands(seen.stretches.fresh, judged.score, (owner, frame_owner), before)
+        ends, some = np.full(len(scenes), -1), best >= 0
         score[some], parts[some], ends[some] = (
             judged.score[best[some]],
             judged.parts[best[some]],
@@ -185,6 +187,16 @@ def _of_windows(fresh: I64, score: F64) -> tuple[I64, I64]:
     first = np.cumsum(fresh) - fresh
     best = order[np.minimum(first, max(0, len(order) - 1))] if len(order) else first
     return np.where(fresh > 0, best, -1), np.where(fresh > 0, first + fresh - 1, -1)
+
+
+def _stands(fresh: I64, score: F64, owners: tuple[I64, I64], before: F64) -> F64:
+    """Per window the entity's last score up to its end: what a window stands for that shows no frame first."""
+    at = np.cumsum(fresh) - 1
+    of_window, of_frame = owners
+    known = (at >= 0) & (of_frame[np.maximum(at, 0)] == of_window) if len(of_frame) else np.zeros(len(at), bool)
+    out = before[of_window]
+    out[known] = score[at[known]]
+    return out
 
 
 def _held(score: F64, heard: tuple[Bool, Bool], owner: I64, carry: NDArray[np.void]) -> F64:
