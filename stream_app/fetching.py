@@ -17,7 +17,6 @@ import numpy as np
 from aiokafka import TopicPartition
 from aiokafka.errors import CorruptRecordException
 
-from stream_app.errors import TailraceError
 from stream_app.samples import Headers, RawBatch
 
 # One being worked on, one waiting: more would add memory and age, not speed.
@@ -33,18 +32,6 @@ class Fetched:
     records: RawBatch
     position: int
     next_position: int
-
-
-class Fenced(TailraceError):
-    """The group has gone on without this worker. What to do: nothing; it joins again and reads from the last commit."""
-
-
-@dataclass(frozen=True)
-class Lease:
-    """The membership under which partitions were assigned. The coordinator refuses commits under an older one."""
-
-    generation: int
-    member_id: str
 
 
 class Gates:

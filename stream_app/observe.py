@@ -48,7 +48,7 @@ class Metrics:
         self.threshold = Gauge("threshold", "Median over the windows scored last", registry=r)
         self.model = Gauge("model_version_info", "1, labelled with the bundle in use", ["digest"], registry=r)
         self.model_age = Gauge("model_age_seconds", "Since the bundle was taken into use", registry=r)
-        self.batches_ahead = Gauge("partitions_held", "Partitions this worker reads", registry=r)
+        self.held = Gauge("partitions_held", "Partitions this worker reads", registry=r)
 
     def note(self, before: Accounting, after: Accounting, records: RawBatch, result: Result) -> None:
         """Counts what one step gave."""

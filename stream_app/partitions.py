@@ -100,19 +100,8 @@ class Partitions:
 
         A worker that the group has gone on without drops its partitions, and has written nothing.
         """
-        async with self._lock:
-            touched = {tp: held for tp, held in self._held.items() if held.touched}
-            if not touched:
-                return
-            began = time.monotonic()
-            try:
-                await self._checkpoint(touched)
-            except Fenced as news:
-                self._held = {}
-                log.warning("fenced", why=str(news))
-            else:
-                self.progress.moved()
-                self.hosting.metrics.checkpoint_seconds.observe(time.monotonic() - began)
+        # Once begun it is finished: a pipeline asked for its states must not be asked again before they are written.
+        await asyncio.shield(asyncio.ensure_future(self._checkpoint_touched()))
 
     async def close(self, within_s: float) -> bool:
         """Finishes the step in flight, makes a checkpoint and drops the pipelines; gives whether there was time."""
@@ -188,6 +177,21 @@ class Partitions:
 
     # --- one checkpoint --------------------------------------------------------------------------------------------
 
+    async def _checkpoint_touched(self) -> None:
+        async with self._lock:
+            touched = {tp: held for tp, held in self._held.items() if held.touched}
+            if not touched:
+                return
+            began = time.monotonic()
+            try:
+                await self._checkpoint(touched)
+            except Fenced as news:
+                self._held = {}
+                log.warning("fenced", why=str(news))
+            else:
+                self.progress.moved()
+                self.hosting.metrics.checkpoint_seconds.observe(time.monotonic() - began)
+
     async def _checkpoint(self, touched: Mapping[TopicPartition, Held]) -> None:
         publisher, began = self.hosting.publisher, time.monotonic()
         await self._commit({tp: (held, held.committed) for tp, held in touched.items()})  # 0
@@ -196,13 +200,16 @@ class Partitions:
             # So long ago, 0 says little about now.
             await self._commit({tp: (held, held.committed) for tp, held in touched.items()})
         checkpoints = {tp: await self._call(held.pipeline.checkpoint) for tp, held in touched.items()}
+        if any(self._held.get(tp) is not held for tp, held in touched.items()):
+            raise Fenced("the partitions were given up while the checkpoint was made")
         for tp, checkpoint in checkpoints.items():  # 2
             await publisher.write_states(tp.topic, tp.partition, checkpoint.states)
         await publisher.flush()
-        await self._commit({tp: (touched[tp], _offset(c)) for tp, c in checkpoints.items()})  # 3
+        commits = {tp: OffsetAndMetadata(c.offset, c.metadata) for tp, c in checkpoints.items()}
+        await self._commit({tp: (touched[tp], commit) for tp, commit in commits.items()})  # 3
         for tp, checkpoint in checkpoints.items():
             held = touched[tp]
-            held.committed, held.touched = _offset(checkpoint), False
+            held.committed, held.touched = commits[tp], False
             await self._call(partial(held.pipeline.committed, checkpoint))
             await publisher.write_states(tp.topic, tp.partition, dict.fromkeys(checkpoint.ended))  # 4
 

@@ -120,7 +120,8 @@ class Publisher:
         assert self._producer is not None
         batch = self._producer.create_batch()
         batch.append(timestamp=None, key=None, value=None, headers=list(headers))
-        return await self._producer.send_batch(batch, topic, partition=partition)
+        sent: asyncio.Future[Any] = await self._producer.send_batch(batch, topic, partition=partition)
+        return sent
 
     def _done(self, sent: asyncio.Future[Any]) -> None:
         if not sent.cancelled() and self._problem is None:

@@ -18,22 +18,13 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import aiokafka
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import (
-    ConsumerStoppedError,
-    IllegalGenerationError,
-    KafkaError,
-    NoError,
-    NotCoordinatorForGroupError,
-    RebalanceInProgressError,
-    UnknownMemberIdError,
-    for_code,
-)
-from aiokafka.protocol.commit import OffsetCommitRequest
+from aiokafka.errors import ConsumerStoppedError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from stream_app.fetching import Fenced, Fetched, Lease, read_batch
+from stream_app.fetching import Fetched, read_batch
+from stream_app.leases import Lease, commit_under
 
 T = TypeVar("T")
 
@@ -41,7 +32,6 @@ T = TypeVar("T")
 FETCH_WAIT_MS = 100
 # A few batches of the producers' usual size; the broker sends more when one record needs it.
 FETCH_BYTES = 1 << 20
-_FENCED = (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
 
 
 class PartitionReader(Protocol):
@@ -118,7 +108,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             isolation_level="read_committed",
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=max(100, session_ms // 4),
-            rebalance_timeout_ms=max(session_ms, worker.grace // 1000),
+            # What others wait for us before they go on: our last checkpoint may take `grace`.
+            rebalance_timeout_ms=session_ms + worker.grace // 1000,
             # aiokafka leaves the group when nobody polls for so long; our own watchdog ends the process before.
             max_poll_interval_ms=10 * max(session_ms, worker.stuck_after // 1000),
             max_partition_fetch_bytes=FETCH_BYTES,
@@ -157,29 +148,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         await self.in_thread(seek())
 
     async def commit_under(self, lease: Lease, commits: Mapping[TP, OffsetAndMetadata]) -> None:
-        """Commits under a membership. Raises Fenced when it is over, KafkaError when the coordinator can't be asked."""
-        await self.in_thread(self._commit_under(lease, commits))
+        """As `stream_app.leases` does it."""
+        await self.in_thread(commit_under(lease, self._ensure_consumer()._coordinator, commits))
 
     # --- in the thread ---------------------------------------------------------------------------------------------
-
-    async def _commit_under(self, lease: Lease, commits: Mapping[TP, OffsetAndMetadata]) -> None:
-        coordinator = self._ensure_consumer()._coordinator
-        await coordinator.ensure_coordinator_known()
-        by_topic: dict[str, list[tuple[int, int, str]]] = {}
-        for tp, commit in commits.items():
-            by_topic.setdefault(tp.topic, []).append((tp.partition, commit.offset, commit.metadata))
-        # aiokafka's own commit takes the membership of the moment. For a group that is empty by now the broker takes
-        # even a commit without one, and so a worker that woke up late would turn the offset back.
-        request = OffsetCommitRequest(
-            coordinator.group_id,
-            lease.generation,
-            lease.member_id,
-            OffsetCommitRequest.DEFAULT_RETENTION_TIME,
-            list(by_topic.items()),
-        )
-        response = await coordinator._send_req(request)
-        errors = {for_code(code) for _, partitions in response.topics for _, code in partitions}
-        _check_commit(coordinator, errors, lease)
 
     async def _fetch_records(
         self, consumer: Any, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
@@ -320,18 +292,3 @@ def _message(tp: TP, batch: Fetched, generation: int) -> ConsumerMessage:
     return ConsumerMessage(
         tp.topic, tp.partition, offset, 0.0, 0, None, None, batch, None, 0, 0, tp, generation_id=generation
     )
-
-
-def _check_commit(coordinator: Any, errors: set[type[KafkaError]], lease: Lease) -> None:
-    fenced = errors.intersection(_FENCED)
-    if fenced:
-        # Only of our present membership: after a rejoin, the refusal of an old lease says nothing about the new one.
-        if (coordinator.generation, coordinator.member_id) == (lease.generation, lease.member_id):
-            only_moving = fenced == {RebalanceInProgressError}
-            (coordinator.request_rejoin if only_moving else coordinator.reset_generation)()
-        raise Fenced(f"the group has given its partitions to other workers ({fenced.pop().__name__})")
-    if NotCoordinatorForGroupError in errors:
-        coordinator.coordinator_dead()
-    for error in errors:
-        if error is not NoError:
-            raise error("while committing offsets")

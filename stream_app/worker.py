@@ -25,8 +25,9 @@ from models.detector import Detector
 from stream_app import preflight
 from stream_app.config import Config, Worker
 from stream_app.errors import ConfigurationError, Stuck, TailraceError
+from stream_app.held import Hosting
 from stream_app.observe import Metrics, Probes
-from stream_app.partitions import Hosting, Partitions
+from stream_app.partitions import Partitions
 from stream_app.preflight import Plan
 from stream_app.publish import Publisher
 from stream_app.wire import Speaker
@@ -56,6 +57,7 @@ async def run_worker(
     async with _probes(config, alive) as metrics:
         plan = await _unless(stop, asyncio.to_thread(preflight.check, config))
         if plan is None:
+            verdict(0)  # nothing was begun, and the thread that waits for Kafka would keep the process
             return 0
         until = await _ends(config, plan) if until_end else None
         async with _publisher(config, plan, detector) as publisher:
@@ -72,9 +74,11 @@ async def run_worker(
             watchdog = _Watchdog(config.worker, alive, verdict)
             try:
                 await _run(app, partitions, stop, watchdog)
-            finally:
-                await _end(app, partitions, config.worker)
-            if partitions.progress.problem.done():  # the last checkpoint failed
+            except Exception as problem:
+                partitions.fail(problem)
+            if not await _end(app, partitions, config.worker):
+                verdict(1)  # the thread that works on a batch would keep the process
+            if partitions.progress.problem.done():
                 await _raise(partitions.progress.problem)
     return 0
 
@@ -122,29 +126,28 @@ async def _run(app: WorkerApp, partitions: Partitions, stop: _Signals, watchdog:
 
 
 async def _checkpoints(partitions: Partitions) -> None:
-    every_s = partitions.hosting.config.worker.checkpoint / 1e6
     while True:
-        await asyncio.sleep(every_s)
-        try:
-            await partitions.checkpoint()
-        except TailraceError:
-            raise
-        except Exception as problem:
-            raise _unexpected(problem) from problem
+        await asyncio.sleep(partitions.hosting.config.worker.checkpoint / 1e6)
+        await partitions.checkpoint()
 
 
-async def _end(app: WorkerApp, partitions: Partitions, worker: Worker) -> None:
-    """Checkpoint, unless there was a problem; then leaves the group, so that others need not wait for the session."""
+async def _end(app: WorkerApp, partitions: Partitions, worker: Worker) -> bool:
+    """Checkpoint, unless there was a problem; then leaves the group, so that others need not wait for the session.
+
+    Gives whether what was being done could be finished in time.
+    """
     app.gates.close()
-    if not partitions.progress.problem.done():
-        await partitions.shut(worker.grace / 1e6)
-    else:
+    in_time = True
+    if partitions.progress.problem.done():
         partitions.abandon()
+    else:
+        in_time = await partitions.shut(max(1.0, worker.grace / 1e6 - _STOP_S))
     done = partitions.progress
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     log.info("ended", records=done.records, seconds=round(done.seconds(), 3), peak_mb=peak_mb)
     with suppress(TimeoutError, Exception):
         await asyncio.wait_for(app.stop(), _STOP_S)
+    return in_time
 
 
 async def _raise(problem: asyncio.Future[BaseException]) -> None:
@@ -252,14 +255,18 @@ class _Watchdog:
         still_s = time.monotonic() - partitions.progress.at
         if still_s > self._patience_s:
             what = f"{sum(lag.values())} records wait" if partitions.progress.settled else "its states are not restored"
-            raise Stuck(f"no progress for {still_s:.0f} s while {what}. Nothing unfinished was committed; restart it")
+            self._end(f"no progress for {still_s:.0f} s while {what}")
 
     def _watch_loop(self, done: threading.Event) -> None:
         while not done.wait(_TICK_S):
             if time.monotonic() - self._alive.tick > self._patience_s:
-                late_s = f"{self._patience_s:.0f}"
-                print(f"the event loop has not turned for {late_s} s; ending", file=sys.stderr, flush=True)
-                self._verdict(1)
+                self._end(f"the event loop has not turned for {self._patience_s:.0f} s")
+
+    def _end(self, why: str) -> None:
+        # What is stuck can't be asked to leave: the process ends as it is.
+        print(f"{why}. Nothing unfinished was committed; a restart reads from the last commit", file=sys.stderr)
+        sys.stderr.flush()
+        self._verdict(Stuck.exit_code)
 
 
 @asynccontextmanager

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_app.fetching import BATCHES_AHEAD, Fenced, Fetched, Gates, Lease, read_batch
+from stream_app.fetching import BATCHES_AHEAD, Fetched, Gates, read_batch
+from stream_app.leases import Fenced, Lease, commit_under
 from stream_app.local_kafka.cluster import KafkaCluster
-from stream_app.transport import ConsumerThread
 
 ONE, OTHER = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -133,8 +132,7 @@ async def test_a_commit_under_a_membership_that_is_over_is_refused_even_when_the
     options: dict[str, Any] = {"group_id": group, "bootstrap_servers": kafka.bootstrap, "enable_auto_commit": False}
 
     async def commit(consumer: AIOKafkaConsumer, lease: Lease, offset: int) -> None:
-        thread: Any = SimpleNamespace(_ensure_consumer=lambda: consumer)
-        await ConsumerThread._commit_under(thread, lease, {tp: OffsetAndMetadata(offset, "books")})
+        await commit_under(lease, consumer._coordinator, {tp: OffsetAndMetadata(offset, "books")})
 
     async with AIOKafkaConsumer(topic, **options) as first:
         await first.getmany(timeout_ms=3000)

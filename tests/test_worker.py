@@ -207,6 +207,29 @@ def test_probes_and_metrics_say_how_a_worker_is(live: Live) -> None:
     assert worker.terminate() == 0
 
 
+def test_a_worker_that_makes_no_progress_ends_itself(live: Live) -> None:
+    worker = live.start("--slow", "1000", stuck_after="4s")
+    assert worker.wait() == 1
+    assert "no progress" in worker.said()
+    live.finish()
+    live.check()
+
+
+def test_a_step_that_outlasts_the_grace_is_not_waited_for(live: Live) -> None:
+    worker = live.start("--slow", "1000", grace="9s")
+    live.wait_until(worker.is_reading)
+    time.sleep(1)
+    assert worker.terminate(within_s=15) == 1
+    assert "without a checkpoint" in worker.said()
+
+
+def test_a_signal_while_kafka_is_awaited_ends_at_once(tmp_path: Path) -> None:
+    worker = Live(f"127.0.0.1:{free_port()}", "nobody", "t", tmp_path).start()
+    while not any(event.get("event") == "waiting for Kafka" for event in worker.events()):
+        time.sleep(0.1)
+    assert worker.terminate(within_s=5) == 0
+
+
 def test_a_second_signal_ends_the_worker_at_once(live: Live) -> None:
     worker = live.start("--slow", "30")
     live.wait_until(worker.is_reading)

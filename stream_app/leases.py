@@ -1,0 +1,72 @@
+"""The right to write for a partition: a membership of the group, asked about at each commit.
+
+In: what is to be committed, and the membership it was worked out under. Out: it is committed, or `Fenced`. Remembers:
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.errors import (
+    IllegalGenerationError,
+    KafkaError,
+    NoError,
+    NotCoordinatorForGroupError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+    for_code,
+)
+from aiokafka.protocol.commit import OffsetCommitRequest
+from aiokafka.structs import OffsetAndMetadata
+
+from stream_app.errors import TailraceError
+
+_FENCED = (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
+
+
+class Fenced(TailraceError):
+    """The group has gone on without this worker. What to do: nothing; it joins again and reads from the last commit."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The membership under which partitions were assigned. The coordinator refuses commits under an older one."""
+
+    generation: int
+    member_id: str
+
+
+async def commit_under(lease: Lease, coordinator: Any, commits: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+    """Commits if the lease is in force; `coordinator` is that of an aiokafka consumer.
+
+    aiokafka's own commit takes the membership of the moment. For a group that is empty by now the broker takes even a
+    commit without one, and so a worker that woke up late would turn the offset back. Raises Fenced, or KafkaError when
+    the coordinator can't be asked.
+    """
+    await coordinator.ensure_coordinator_known()
+    by_topic: dict[str, list[tuple[int, int, str]]] = {}
+    for tp, commit in commits.items():
+        by_topic.setdefault(tp.topic, []).append((tp.partition, commit.offset, commit.metadata))
+    retention = OffsetCommitRequest.DEFAULT_RETENTION_TIME
+    membership = (coordinator.group_id, lease.generation, lease.member_id)
+    response = await coordinator._send_req(OffsetCommitRequest(*membership, retention, list(by_topic.items())))
+    _check({for_code(code) for _, partitions in response.topics for _, code in partitions}, coordinator, lease)
+
+
+def _check(errors: set[type[KafkaError]], coordinator: Any, lease: Lease) -> None:
+    fenced = errors.intersection(_FENCED)
+    if fenced:
+        # Only of our present membership: after a rejoin, the refusal of an old lease says nothing about the new one.
+        if (coordinator.generation, coordinator.member_id) == (lease.generation, lease.member_id):
+            only_moving = fenced == {RebalanceInProgressError}
+            (coordinator.request_rejoin if only_moving else coordinator.reset_generation)()
+        raise Fenced(f"the group has given its partitions to other workers ({fenced.pop().__name__})")
+    if NotCoordinatorForGroupError in errors:
+        coordinator.coordinator_dead()
+    for error in errors:
+        if error is not NoError:
+            raise error("while committing offsets")
