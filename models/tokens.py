@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from models.calibration import Calibration, surprise
 from models.detector import Frames, Scored, SensorPart, WindowSpec
-from models.lstm import Surprises, TokenNets, surprises
+from models.lstm import Surprises, TokenNets, likeliest, surprises
 from models.ngrams import Ngrams, ngram_surprise
 from models.placement import Placement, assign
 from models.scenes import F32, F64, Scenes
@@ -86,7 +86,7 @@ class TokenDetector:
             embedding=embedding,
             frames=_frames(scenes, stretches, score),
             carry=remembered(scenes, values, carry),
-            explain=lambda window: _explain(scenes, _Evidence(stretches, found, values, self.nets.ln_share), window),
+            explain=lambda window: _explain(scenes, _Evidence(stretches, values, self.nets), window),
         )
 
 
@@ -115,28 +115,28 @@ def _frames(scenes: Scenes, stretches: Stretches, score: F64) -> Frames:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What was found in a call, for explanations."""
+    """What an explanation is made from."""
 
     stretches: Stretches
-    found: Surprises
     values: WindowValues
-    ln_share: F32  # below 0 for a token that shares its class
+    nets: TokenNets
+
+    def expected(self, window: int, at: int) -> float | None:
+        """The likeliest token there; None where it is the rare ones together. The window is read once more for it."""
+        s = self.stretches
+        first, last = s.first[window], s.first[window + 1]
+        nothing = np.zeros(1, np.int64)
+        alone = Stretches(s.tokens[first:last], np.array([0, last - first]), nothing, s.begins[window : window + 1])
+        token = int(likeliest(self.nets, alone)[at])
+        return float(token) if self.nets.ln_share[token] == 0 else None
 
 
 def _explain(scenes: Scenes, seen: _Evidence, window: int) -> tuple[SensorPart, ...]:
-    """The most surprising tokens of a window. A bin is a position in the session; `actual` and `expected` are ids.
-
-    What was expected is known for the window's own targets; for the tokens that an earlier window scored it is None, as
-    it is where the likeliest were the rare tokens together.
-    """
+    """The most surprising tokens of a window. A bin is a position in the session; `actual` and `expected` are ids."""
     own = np.maximum(0.0, seen.values.of(window).sum(1))
     share = own / max(float(own.sum()), 1e-12)
     worst = np.argsort(-share, kind="stable")[:N_EXPLAINED]
     bins = tuple((int(scenes.position[window] + at), float(share[at])) for at in worst if share[at] > 0)
     at = int(worst[0])
-    tokens = seen.stretches.tokens[seen.stretches.first[window] : seen.stretches.first[window + 1]]
-    target = int(seen.stretches.n_targets[: window + 1].sum()) - len(own) + at
-    fresh = at >= len(own) - seen.stretches.n_targets[window]
-    likeliest = int(seen.found.likeliest[target]) if fresh else -1
-    expected = float(likeliest) if fresh and seen.ln_share[likeliest] == 0 else None
-    return (SensorPart("token", 1.0, float(tokens[at]), expected, bins),)
+    actual = float(seen.stretches.tokens[seen.stretches.first[window] + at])
+    return (SensorPart("token", 1.0, actual, seen.expected(window, at), bins),)

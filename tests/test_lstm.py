@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_rig import grammatical
 
-from models.lstm import UNIFORM, NetSettings, Surprises, TokenNets, surprises
+from models.lstm import UNIFORM, NetSettings, Surprises, TokenNets, likeliest, surprises
 from models.stretches import EOS, FIRST, UNK, Stretches
 from training.fit_lstm import LstmTraining, fit_lstm, steps_within
 
@@ -62,8 +62,8 @@ def test_a_session_that_ends_in_the_middle_of_a_round_is_surprising_there(nets: 
 
 
 def test_the_likeliest_token_is_what_the_grammar_says(nets: TokenNets) -> None:
-    found = surprises(nets, sessions([ids(["open", "seek", "seek", "close"])]))
-    assert found.likeliest[2:4].tolist() == [IDS["seek"], IDS["close"]]
+    found = likeliest(nets, sessions([ids(["open", "seek", "seek", "close"])]))
+    assert found[2:4].tolist() == [IDS["seek"], IDS["close"]]
 
 
 def test_an_unknown_token_costs_what_the_uniform_share_says(nets: TokenNets) -> None:
@@ -103,15 +103,11 @@ def test_tokens_that_share_a_class_differ_by_how_often_they_came() -> None:
     n_ids, share = FIRST + 10, np.zeros(FIRST + 10, np.float32)
     last = 6  # classes 0 to 5 are tokens of their own
     share[last:] = np.log(np.arange(7, 0, -1) / 28)
-    net, _ = fit_lstm(
-        sessions([list(range(FIRST, n_ids))] * 5),
-        NetSettings(last + 1, 4, 4),
-        replace(QUICK, steps_min=5, steps_max=5),
-        0,
-    )
-    found = surprises(TokenNets((net,), share), sessions([[FIRST, t] for t in range(last, n_ids)]))
+    runs, how = sessions([list(range(FIRST, n_ids))] * 5), replace(QUICK, steps_min=5, steps_max=5)
+    nets = TokenNets((fit_lstm(runs, NetSettings(last + 1, 4, 4), how, 0)[0],), share)
+    found = surprises(nets, sessions([[FIRST, t] for t in range(last, n_ids)]))
     assert (np.diff(found.nll[1::2]) > 0).all()
-    every = surprises(TokenNets((net,), share), sessions([[FIRST, t] for t in range(EOS, n_ids) if t != UNK]))
+    every = surprises(nets, sessions([[FIRST, t] for t in range(EOS, n_ids) if t != UNK]))
     p = np.exp(-every.nll[1::2])
     assert p.sum() == pytest.approx(1, abs=1e-2)
 
