@@ -26,6 +26,7 @@ SENSORS = tuple(RATES_HZ)
 START_US = 1_767_225_600_000_000  # 2026-01-01, so that a run is the same on every day
 _LOAD_STEP_S = 1.0
 _MEAN_LOAD = 0.8
+_LEAD_S = 60.0  # of load before the first sample, so that what follows it slowly is in its stride
 _CYCLE = ("IDLE", "PRIME", "VALVE_OPEN", "RAMP_UP", "RUN", "RUN", "SAMPLE", "RUN", "RAMP_DOWN", "VALVE_CLOSE")
 _OPTIONAL = {"SAMPLE": 0.7, "PRIME": 0.9}  # steps that a cycle may skip, by how often it has them
 _TOKEN_STEP_US = 1_000_000
@@ -102,10 +103,10 @@ def pump_faults(fleet: Fleet) -> tuple[Fault, ...]:
         return Fault(kind, fleet.names[pump % fleet.pumps], sensor, start_us, start_us + int(seconds * 1e6))
 
     return (
-        fault("stuck", 0, "pressure", 0.30, 60),
-        fault("decoupled", 2, "vibration", 0.42, 60),
-        fault("spike", 4, "flow", 0.55, 2),
-        fault("drift", 5, "temperature", 0.55, 0.40 * fleet.seconds),
+        fault("stuck", 0, "pressure", 0.30, 90),
+        fault("decoupled", 2, "vibration", 0.42, 90),
+        fault("spike", 4, "flow", 0.55, 3),
+        fault("drift", 5, "temperature", 0.55, 150),
     )
 
 
@@ -118,13 +119,15 @@ def _pump(
     parts = []
     for s, sensor in enumerate(SENSORS):
         t_s = np.arange(0.0, fleet.seconds, 1 / RATES_HZ[sensor])
-        at = np.interp(t_s, np.arange(len(load)) * _LOAD_STEP_S, load)
+        at = np.interp(t_s, np.arange(len(load)) * _LOAD_STEP_S - _LEAD_S, load)
         t_us = fleet.start_us + np.rint(t_s * 1e6).astype(np.int64)
         for fault in mine:
             if fault.kind == "decoupled" and fault.sensor == sensor:
                 # As if it followed another machine: high where the load is low. Its own range stays as it was.
                 at = np.where((t_us >= fault.start_us) & (t_us < fault.end_us), 2 * _MEAN_LOAD - at, at)
-        value = _reading(sensor, index, t_s, at, rng)
+        value = (
+            _reading(sensor, index, t_s, at, rng) if sensor != "temperature" else _temperature(index, t_s, load, rng)
+        )
         for fault in mine:
             if fault.sensor == sensor:
                 value = _disturbed(fault, t_us, value)
@@ -134,25 +137,32 @@ def _pump(
 
 
 def _load(seconds: float, rng: np.random.Generator) -> F64:
-    """A wandering load around its mean, one value per second: three slow waves of random phase and a little noise."""
-    t = np.arange(0.0, seconds + 2 * _LOAD_STEP_S, _LOAD_STEP_S)
-    waves = [(0.15, 97.0), (0.1, 41.0), (0.06, 17.0)]
+    """A wandering load around its mean, one value per second, from a minute before the first sample on: three slow
+    waves of random phase and a little noise."""
+    t = np.arange(0.0, _LEAD_S + seconds + 2 * _LOAD_STEP_S, _LOAD_STEP_S)
+    waves = [(0.2, 97.0), (0.12, 41.0), (0.06, 17.0)]
     load = _MEAN_LOAD + sum(a * np.sin(2 * np.pi * (t / period + rng.random())) for a, period in waves)
     return np.asarray(load + 0.01 * rng.standard_normal(len(t)))
 
 
 def _reading(sensor: str, index: int, t_s: F64, load: F64, rng: np.random.Generator) -> F64:
-    """What a healthy sensor shows under a load; every pump has its own offsets."""
+    """What a healthy fast sensor shows under a load; every pump has its own offsets."""
     own = 1 + 0.03 * index
     noise = rng.standard_normal(len(t_s))
     if sensor == "vibration":
         return np.asarray(own * load**2 * np.sin(2 * np.pi * (7 + index % 3) * t_s) + 0.05 * noise)
     if sensor == "flow":
         return np.asarray(12 * own * load + 0.1 * noise)
-    if sensor == "pressure":
-        return np.asarray(150 + 60 * own * load**2 + 0.5 * noise)
-    slow = np.convolve(np.pad(load, (12, 0), mode="edge"), np.full(13, 1 / 13), mode="valid")
-    return np.asarray(40 + 15 * slow + 2 * index % 5 + 0.1 * noise)
+    assert sensor == "pressure"
+    return np.asarray(150 + 60 * own * load**2 + 0.5 * noise)
+
+
+def _temperature(index: int, t_s: F64, load: F64, rng: np.random.Generator) -> F64:
+    """A bearing's temperature: the mean of the load over the last minute."""
+    n = int(_LEAD_S / _LOAD_STEP_S)
+    slow = np.convolve(load, np.full(n, 1 / n), mode="valid")
+    mean = np.interp(t_s, np.arange(len(slow)) * _LOAD_STEP_S, slow)
+    return np.asarray(40 + 15 * mean + 2 * index % 5 + 0.1 * rng.standard_normal(len(t_s)))
 
 
 def _disturbed(fault: Fault, t_us: I64, value: F64) -> F64:
@@ -160,10 +170,10 @@ def _disturbed(fault: Fault, t_us: I64, value: F64) -> F64:
     if fault.kind == "stuck":
         return np.where(inside, value[np.argmax(inside)], value)
     if fault.kind == "spike":
-        return np.where(inside, value * 1.8, value)
+        return np.where(inside, value * 3, value)
     if fault.kind == "drift":
         share = (t_us - fault.start_us) / (fault.end_us - fault.start_us)
-        return np.where(inside, value + 14 * share, value)
+        return np.where(inside, value + 25 * share, value)
     return value
 
 

@@ -22,7 +22,7 @@ import yaml
 
 from stream_app.alert_lines import alerts, line
 from stream_app.broker import start_broker, stop_broker
-from stream_app.cli_output import note, rows, say
+from stream_app.cli_output import logs_to_stderr, note, rows, say
 from stream_app.config import Config, load
 from stream_app.detector_topics import create
 from stream_app.errors import CheckFailed, TailraceError
@@ -41,6 +41,7 @@ _WORKER_S = 150  # a worker that takes longer has come to a stop
 
 def run_demo(real: bool = False, folder: Path | None = None) -> None:
     """Runs it. Raises CheckFailed if the accounting does not add up, or a worker failed."""
+    logs_to_stderr()
     with _kept(folder) as home:
         stories = [real_story(home)] if real else fleet_stories(home)
         with _broker(home) as brokers:

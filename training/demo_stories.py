@@ -51,7 +51,7 @@ def _pumps(home: Path) -> Story:
     files = home / "pumps-normal.parquet", home / "pumps-live.parquet"
     fleet.write(fleet.pumps(before, (), rng), files[0])
     fleet.write(fleet.pumps(after, faults, rng), files[1])
-    return Story("pumps", *files, "pump-samples", faults, alarms={"at_most": 1, "per": "day"}, budget="40s")
+    return Story("pumps", *files, "pump-samples", faults, alarms={"at_most": 24, "per": "day"}, budget="40s")
 
 
 def _controllers(home: Path) -> Story:
@@ -75,7 +75,7 @@ def real_story(home: Path) -> Story:
     files = home / "water-normal.parquet", home / "water-live.parquet"
     pa.parquet.write_table(table.slice(0, n), files[0])
     pa.parquet.write_table(table.slice(n), files[1])
-    return Story("water", *files, "water-flow", windows={"idle": "2d"}, alarms={"at_most": 1, "per": "week"})
+    return Story("water", *files, "water-flow", alarms={"at_most": 1, "per": "week"})
 
 
 def _packaged(package: str, path: str) -> Path:

@@ -49,13 +49,12 @@ def judge(story: Story, seen: Sequence[dict[str, Any]], books: Books, config: Co
     detector = configured_detector(config)
     assert detector is not None
     last_words = {alert["alert_id"]: alert for alert in seen if alert.get("status") != "retracted"}
-    spans = [(alert, *_span(alert)) for alert in last_words.values()]
     told: set[str] = set()
     faults = []
     for fault in story.faults:
-        hits = [(start, alert) for alert, start, end in spans if _tells_of(fault, alert, start, end, detector)]
-        told |= {alert["alert_id"] for _, alert in hits}
-        faults.append(_line(fault, sorted(hits, key=lambda hit: hit[0])))
+        hits = [alert for alert in last_words.values() if _tells_of(fault, alert, detector)]
+        told |= {alert["alert_id"] for alert in hits}
+        faults.append(_line(fault, sorted(hits, key=lambda alert: _us(alert["detected_at"]))))
     accounting: Counter[str] = Counter()
     for partition in books.partitions:
         accounting.update(partition["accounting"])
@@ -63,25 +62,21 @@ def judge(story: Story, seen: Sequence[dict[str, Any]], books: Books, config: Co
     return Verdict(faults, promised, len(last_words) - len(told), dict(accounting))
 
 
-def _tells_of(fault: Fault, alert: dict[str, Any], start_us: int, end_us: int, detector: Detector) -> bool:
-    """An alert may begin a window after the fault's end, since a window that holds the fault ends so late."""
-    after = detector.windows.length_us
-    return alert["entity"] == fault.entity and start_us < fault.end_us + after and end_us > fault.start_us
+def _tells_of(fault: Fault, alert: dict[str, Any], detector: Detector) -> bool:
+    """An episode of the entity that began with a window that holds some of the fault."""
+    detected_us = _us(alert["detected_at"])
+    return alert["entity"] == fault.entity and fault.start_us < detected_us <= fault.end_us + detector.windows.length_us
 
 
-def _line(fault: Fault, hits: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+def _line(fault: Fault, hits: list[dict[str, Any]]) -> dict[str, Any]:
     row: dict[str, Any] = {"fault": fault.kind, "entity": fault.entity, "sensor": fault.sensor}
     row["from"] = time_text(fault.start_us / 1000)
     if not hits:
         return row | {"found": "no"}
-    alert = hits[0][1]
+    alert = hits[0]
     delay_s = (_us(alert["detected_at"]) - fault.start_us) / 1e6
     named = [sensor["sensor"] for sensor in (alert.get("sensors") or [])[:1]]
     return row | {"found": "yes", "after_s": delay_s, "named": "".join(named), "reason": alert.get("reason")}
-
-
-def _span(alert: dict[str, Any]) -> tuple[int, int]:
-    return _us(alert["data_start_time"]), _us(alert["data_end_time"])
 
 
 def _us(t: Any) -> int:
