@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import numpy as np
 
 from models.detector import Detector, Frames, Scored
 from models.scenes import I32, Scenes
-from stream_app import alerts, scoring, threshold, windows
+from stream_app import alerts, drift, scoring, threshold, windows
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError
+from stream_app.fleet_drift import FleetDrift
 from stream_app.keys import Keys, Row
 from stream_app.samples import DeadLetter
 from stream_app.scoring import Refused, Scoring
@@ -55,7 +55,7 @@ class Result:
     windows: ScoredWindows | None = None
     refused: tuple[tuple[Refused, str, int, int], ...] = ()  # with entity, first and last offset of the window
     alerts: tuple[alerts.Alert, ...] = ()
-    drift: tuple[Any, ...] = ()
+    drift: tuple[drift.DriftEvent, ...] = ()
 
     @property
     def frames(self) -> Frames | None:
@@ -69,7 +69,9 @@ class Judging:
         assert spec.detector is not None
         risk = risk_of(spec.config, spec.detector)
         self.scoring = Scoring(spec.detector, keys)
-        self.threshold = threshold.Threshold(risk, keys, spec.detector.tail)
+        self.threshold = threshold.Threshold(risk, keys, spec.detector.tail, overlap_of(spec.detector))
+        self.drift = drift.Drift(spec.config.detector, spec.detector, keys)
+        self.fleet_drift = FleetDrift(spec.config.detector, spec.detector.digest)
         self.alerts = alerts.Episodes(alerts.Origin.of(spec), keys)
         self._keys = keys
 
@@ -77,9 +79,11 @@ class Judging:
         scored, rows, refused = self.scoring.update(scenes)
         fine = scoring.select(scenes, rows)
         judged = self.threshold.update(fine.entity, scored.score, np.ones(len(rows), bool))
+        drifts = self.drift.update(fine, scored, judged)
+        drifts += self.fleet_drift.update(scored, int(fine.end_us.max(initial=0)))
         messages = self.alerts.update(fine, scored, judged)
         said = ScoredWindows(fine, scored, judged, tuple(map(self._keys.name, fine.entity.tolist())))
-        return Result((), said, self._describe(refused, scenes), tuple(messages))
+        return Result((), said, self._describe(refused, scenes), tuple(messages), tuple(drifts))
 
     def end(self, slots: I32) -> tuple[alerts.Alert, ...]:
         """Nothing more is awaited of these entities for now: what is open of them closes."""
@@ -116,6 +120,12 @@ def _end_to_end(parts: list[ScoredWindows]) -> ScoredWindows | None:
     )
 
 
+def overlap_of(detector: Detector) -> int:
+    """How many neighbouring windows share samples that are scored in each of them; frames of time are scored once."""
+    spec = detector.windows
+    return -(-spec.length_tokens // spec.stride_tokens) if spec.counted else 1
+
+
 def risk_of(config: Config, detector: Detector) -> float:
     """The risk per window: as configured, or from the false alarms allowed per entity, or the bundle's default.
 
@@ -141,5 +151,6 @@ def layouts(spec: PipelineSpec) -> dict[str, Row]:
     return ingest | {
         scoring.STAGE: spec.detector.carry_initial,
         threshold.STAGE: threshold.initial(spec.detector.tail, risk_of(spec.config, spec.detector)),
+        drift.STAGE: drift.INITIAL,
         alerts.STAGE: alerts.INITIAL,
     }

@@ -28,6 +28,7 @@ class Outcome:
     messages: set[bytes] = field(default_factory=set)  # each body ever sent
     alerts: dict[str, bytes] = field(default_factory=dict)  # after compaction by id
     scores: set[tuple[str, int, float]] = field(default_factory=set)  # of sessions that share a window there are two
+    drifts: set[tuple[str, str, str]] = field(default_factory=set)
     letters: set[tuple[int, str]] = field(default_factory=set)
 
     def take(self, result: Result, offsets: np.ndarray) -> None:
@@ -35,6 +36,7 @@ class Outcome:
             body = json.dumps(msgspec.to_builtins(alert) | {"published_at": None}).encode()
             self.messages.add(body)
             self.alerts[alert.alert_id] = body
+        self.drifts |= {(e.entity, e.at, e.method) for e in result.drift if e.entity}
         self.letters |= {(int(offsets[d.index]), d.reason) for d in result.dead_letters}
         if result.windows:
             w = result.windows
