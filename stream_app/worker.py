@@ -12,9 +12,7 @@ import gc
 import os
 import resource
 import signal
-import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -25,12 +23,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from models.detector import Detector
 from stream_app import preflight
 from stream_app.config import Config, Worker
-from stream_app.errors import ConfigurationError, Stuck, TailraceError
+from stream_app.errors import ConfigurationError, TailraceError
 from stream_app.held import Hosting
 from stream_app.observe import Metrics, Probes
 from stream_app.partitions import Partitions
 from stream_app.preflight import Plan
 from stream_app.publish import Publisher
+from stream_app.watchdog import TICK_S, Alive, Watchdog
 from stream_app.wire import Speaker
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ log = structlog.get_logger("worker")
 
 # Faust's services wait for each other at the end; what takes longer than this has nothing left to save.
 _STOP_S = 8.0
-_TICK_S = 1.0
 # Records live until their batch is done: looking for garbage after every 700 of them, as is usual, finds none.
 _GARBAGE_AFTER = 50_000
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # names of glibc's malloc.h
@@ -55,7 +53,7 @@ async def run_worker(
     finished. `verdict` ends the process where it can't end by itself: on a second signal, or when it is stuck.
     """
     stop = _Signals(verdict)
-    alive = _Alive()
+    alive = Alive()
     async with _probes(config, alive) as metrics:
         plan = await _unless(stop, asyncio.to_thread(preflight.check, config))
         if plan is None:
@@ -73,7 +71,7 @@ async def run_worker(
             alive.partitions = partitions = Partitions(hosting)
             app = _build(config, plan, partitions)
             alive.app = app
-            watchdog = _Watchdog(config.worker, alive, verdict)
+            watchdog = Watchdog(config.worker, alive, verdict)
             try:
                 await _run(app, partitions, stop, watchdog)
             except Exception as problem:
@@ -107,7 +105,7 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-async def _run(app: WorkerApp, partitions: Partitions, stop: _Signals, watchdog: _Watchdog) -> None:
+async def _run(app: WorkerApp, partitions: Partitions, stop: _Signals, watchdog: Watchdog) -> None:
     """Until there is a reason to end; raises it where it is a problem."""
     _keep_freed_memory()
     gc.collect()
@@ -176,7 +174,7 @@ def _unexpected(problem: BaseException) -> TailraceError:
 
 async def _crashed(app: WorkerApp) -> None:
     while not app.crashed:
-        await asyncio.sleep(_TICK_S / 4)
+        await asyncio.sleep(TICK_S / 4)
     raise _unexpected(app.crash_reason or RuntimeError("Faust stopped without a reason"))
 
 
@@ -209,80 +207,8 @@ class _Signals:
         self.given.set()
 
 
-class _Alive:
-    """What probes and watchdog ask about."""
-
-    partitions: Partitions | None = None
-    app: WorkerApp | None = None
-
-    def __init__(self) -> None:
-        self.tick = time.monotonic()
-
-    def loop(self) -> tuple[bool, str]:
-        late = time.monotonic() - self.tick
-        return late < 10 * _TICK_S, f"last turn {late:.1f} s ago"
-
-    def assigned(self) -> tuple[bool, str]:
-        if self.partitions is None:
-            return False, "waiting for Kafka"
-        settled = self.partitions.progress.settled
-        return settled, "reading" if settled else "joining the group, or restoring states"
-
-    def n_recovered(self) -> int:
-        return sum(states.n_recovered for states in self.app.states.values()) if self.app else 0
-
-    def lag(self) -> dict[TopicPartition, int]:
-        if self.partitions is None or self.app is None or not self.partitions.progress.settled:
-            return {}
-        return self.partitions.lag(self.app.consumer.highwater)
-
-
-class _Watchdog:
-    """Ends the process when nothing moves: by an error if the loop turns, from a thread of its own if it does not."""
-
-    def __init__(self, worker: Worker, alive: _Alive, verdict: Callable[[int], None]) -> None:
-        self._patience_s, self._alive, self._verdict = worker.stuck_after / 1e6, alive, verdict
-
-    async def watch(self) -> None:
-        partitions = self._alive.partitions
-        assert partitions is not None
-        done = threading.Event()
-        threading.Thread(target=self._watch_loop, args=(done,), daemon=True, name="watchdog").start()
-        recovered = -1
-        try:
-            while True:
-                self._alive.tick = time.monotonic()
-                n, lag = self._alive.n_recovered(), self._alive.lag()
-                if n != recovered or (partitions.progress.settled and not any(lag.values())):
-                    partitions.progress.moved()
-                recovered = n
-                for tp, behind in lag.items():
-                    partitions.hosting.metrics.lag.labels(tp.topic, tp.partition).set(behind)
-                self._judge(partitions, lag)
-                await asyncio.sleep(_TICK_S)
-        finally:
-            done.set()
-
-    def _judge(self, partitions: Partitions, lag: dict[TopicPartition, int]) -> None:
-        still_s = time.monotonic() - partitions.progress.at
-        if still_s > self._patience_s:
-            what = f"{sum(lag.values())} records wait" if partitions.progress.settled else "its states are not restored"
-            self._end(f"no progress for {still_s:.0f} s while {what}")
-
-    def _watch_loop(self, done: threading.Event) -> None:
-        while not done.wait(_TICK_S):
-            if time.monotonic() - self._alive.tick > self._patience_s:
-                self._end(f"the event loop has not turned for {self._patience_s:.0f} s")
-
-    def _end(self, why: str) -> None:
-        # What is stuck can't be asked to leave: the process ends as it is.
-        print(f"{why}. Nothing unfinished was committed; a restart reads from the last commit", file=sys.stderr)
-        sys.stderr.flush()
-        self._verdict(Stuck.exit_code)
-
-
 @asynccontextmanager
-async def _probes(config: Config, alive: _Alive) -> AsyncIterator[Metrics]:
+async def _probes(config: Config, alive: Alive) -> AsyncIterator[Metrics]:
     metrics, worker = Metrics(), config.worker
     probes = Probes(metrics, {"event_loop": alive.loop}, {"partitions": alive.assigned})
     if worker.http_port is not None:
@@ -294,9 +220,11 @@ async def _probes(config: Config, alive: _Alive) -> AsyncIterator[Metrics]:
                 " null for none"
             ) from problem
         log.info("probes", livez=f"http://{worker.http_host}:{port}/livez")
+    turning = asyncio.ensure_future(alive.turn())
     try:
         yield metrics
     finally:
+        turning.cancel()
         await probes.stop()
 
 

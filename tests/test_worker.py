@@ -8,7 +8,9 @@ import signal
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
-from live import Live, WorkerProcess, apart, produce, read_all, stream
+from live import START_MS, Live, WorkerProcess, apart, produce, read_all, stream
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_app.local_kafka.cluster import KafkaCluster
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.kafka
 
 PARTITIONS = 2
 RECORDS = stream(700, entities=4)
+LARGE = (b"large", b"x" * 1_000_000, START_MS)
 
 
 @pytest.fixture
@@ -39,6 +42,26 @@ def live(kafka: KafkaCluster, unique_name: Callable[[str], str], tmp_path: Path)
     yield live
     for worker in live.processes:
         worker.kill()
+
+
+@pytest.fixture(scope="module")
+def finished(kafka: KafkaCluster, tmp_path_factory: pytest.TempPathFactory) -> Live:
+    """A stream that a worker has read to its end; tests only look at it."""
+    name = f"finished-{uuid.uuid4().hex[:8]}"
+    create_topics(kafka.bootstrap, {f"{name}-samples": PARTITIONS})
+    live = Live(kafka.bootstrap, name, f"{name}-samples", tmp_path_factory.mktemp(name))
+    produce(live.bootstrap, live.topic, [*RECORDS, LARGE], PARTITIONS)
+    apart(partial(send_empty, live))
+    live.finish()
+    return live
+
+
+async def send_empty(live: Live) -> None:
+    """A record without key and value, which aiokafka writes in batches only."""
+    async with AIOKafkaProducer(bootstrap_servers=live.bootstrap) as producer:
+        batch = producer.create_batch()
+        batch.append(timestamp=1_700_000_000_000, key=None, value=None, headers=[("h", b"1")])
+        await (await producer.send_batch(batch, live.topic, partition=0))
 
 
 def get(worker: WorkerProcess, path: str) -> tuple[int, str]:
@@ -54,64 +77,44 @@ def get(worker: WorkerProcess, path: str) -> tuple[int, str]:
         return refusal.code, refusal.read().decode()
 
 
-def test_until_end_reads_everything_and_says_what_became_of_it(live: Live) -> None:
-    live.finish()
-    live.check()
-    total = live.accounting()
-    assert total["samples_read"] == len(RECORDS)
+def test_until_end_reads_everything_and_says_what_became_of_it(finished: Live) -> None:
+    finished.check()
+    total = finished.accounting()
+    assert total["samples_read"] == len(RECORDS) + 2
     assert total["open"] > 0, "windows that nothing has closed yet stay open"
-    assert all(partition["lag"] == 0 for partition in live.status())
+    assert all(partition["lag"] == 0 for partition in finished.status())
 
 
-def test_until_end_a_second_time_finds_nothing_to_do(live: Live) -> None:
-    live.finish()
-    before = live.accounting(), len(read_all(live.bootstrap, f"{live.name}-alerts"))
-    live.finish()
-    assert (live.accounting(), len(read_all(live.bootstrap, f"{live.name}-alerts"))) == before
-
-
-def test_dead_letters_keep_the_record_and_say_why_and_whence(live: Live) -> None:
-    live.finish()
-    rubbish = [r for r in read_all(live.bootstrap, live.topic) if r.value == b"rubbish"]
-    letters = read_all(live.bootstrap, f"{live.topic}-dlt")
+def test_dead_letters_keep_the_record_and_say_why_and_whence(finished: Live) -> None:
+    rubbish = [r for r in read_all(finished.bootstrap, finished.topic) if r.value == b"rubbish"]
+    letters = [r for r in read_all(finished.bootstrap, f"{finished.topic}-dlt") if r.value == b"rubbish"]
     assert len(letters) == len(rubbish) > 0
     for letter, record in zip(letters, rubbish, strict=True):
         headers = {name: text.decode() for name, text in letter.headers}
         assert (letter.key, letter.value, letter.partition) == (record.key, record.value, record.partition)
         assert headers["tailrace.reason"] == "not_json"
-        assert headers["__streams.errors.topic"] == live.topic
+        assert headers["__streams.errors.topic"] == finished.topic
         assert int(headers["__streams.errors.partition"]) == record.partition
         assert int(headers["__streams.errors.offset"]) == record.offset
 
 
-def test_a_record_without_key_and_value_is_a_dead_letter_like_any_other(live: Live) -> None:
-    async def send_empty() -> None:
-        async with AIOKafkaProducer(bootstrap_servers=live.bootstrap) as producer:
-            batch = producer.create_batch()
-            batch.append(timestamp=None, key=None, value=None, headers=[("h", b"1")])
-            await (await producer.send_batch(batch, live.topic, partition=0))
-
-    apart(send_empty)
-    live.finish()
-    (letter,) = [r for r in read_all(live.bootstrap, f"{live.topic}-dlt") if r.key is None]
+def test_a_record_without_key_and_value_is_a_dead_letter_like_any_other(finished: Live) -> None:
+    (letter,) = [r for r in read_all(finished.bootstrap, f"{finished.topic}-dlt") if r.key is None]
     assert letter.value is None
     assert {"h": b"1", "tailrace.reason": b"missing_key"}.items() <= dict(letter.headers).items()
 
 
-def test_a_record_too_large_to_be_sent_on_is_a_dead_letter_by_size_and_digest(live: Live) -> None:
-    value = b"x" * 1_000_000
-    produce(live.bootstrap, live.topic, [(b"large", value, 1_700_000_000_000)], PARTITIONS)
-    live.finish()
-    (letter,) = [r for r in read_all(live.bootstrap, f"{live.topic}-dlt") if r.key == b"large"]
+def test_a_record_too_large_to_be_sent_on_is_a_dead_letter_by_size_and_digest(finished: Live) -> None:
+    key, value, _ = LARGE
+    (letter,) = [r for r in read_all(finished.bootstrap, f"{finished.topic}-dlt") if r.key == key]
     headers = {name: text.decode() for name, text in letter.headers}
     assert letter.value is None
     assert headers["tailrace.value_bytes"] == str(len(value))
     assert headers["tailrace.value_sha256"] == hashlib.sha256(value).hexdigest()
 
 
-def test_alerts_carry_cloudevents_headers_and_their_id_as_key(live: Live) -> None:
-    live.finish()
-    alerts = read_all(live.bootstrap, f"{live.name}-alerts")
+def test_alerts_carry_cloudevents_headers_and_their_id_as_key(finished: Live) -> None:
+    alerts = read_all(finished.bootstrap, f"{finished.name}-alerts")
     assert alerts
     partition_of: dict[str, int] = {}
     for record in alerts:
@@ -123,15 +126,20 @@ def test_alerts_carry_cloudevents_headers_and_their_id_as_key(live: Live) -> Non
         assert partition_of.setdefault(body["entity"], record.partition) == record.partition, "by entity"
 
 
-def test_scores_are_one_per_window_in_order(live: Live) -> None:
-    live.finish()
+def test_scores_are_one_per_window_in_order(finished: Live) -> None:
     last: dict[str, str] = {}
-    for record in read_all(live.bootstrap, f"{live.name}-scores"):
+    for record in read_all(finished.bootstrap, f"{finished.name}-scores"):
         row = orjson.loads(record.value)
         assert record.key.decode() == row["entity"]
         assert last.get(row["entity"], "") < row["data_start_time"]
         last[row["entity"]] = row["data_start_time"]
     assert len(last) == 4
+
+
+def test_until_end_a_second_time_finds_nothing_to_do(finished: Live) -> None:
+    before = finished.accounting(), len(read_all(finished.bootstrap, f"{finished.name}-alerts"))
+    finished.finish()
+    assert (finished.accounting(), len(read_all(finished.bootstrap, f"{finished.name}-alerts"))) == before
 
 
 def test_a_missing_source_topic_is_named_with_the_command_that_makes_it(kafka: KafkaCluster, tmp_path: Path) -> None:
