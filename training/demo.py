@@ -27,6 +27,7 @@ from stream_app.config import Config, load
 from stream_app.detector_topics import create
 from stream_app.errors import CheckFailed, TailraceError
 from stream_app.local_kafka.properties import free_port
+from stream_app.opening import configured_detector
 from stream_app.produce import Job, produce
 from stream_app.status import status
 from stream_app.topic_batches import n_records
@@ -177,7 +178,9 @@ def _conclude(story: Story, seen: list[dict[str, Any]], home: Path) -> Verdict:
     config = load(home / f"{story.name}.yaml")
     assert config.topics.scores is not None
     books = Books(status(config)["partitions"], asyncio.run(n_records(config, config.topics.scores)))
-    verdict = judge(story, seen, books, config)
+    detector = configured_detector(config)
+    assert detector is not None
+    verdict = judge(story.faults, seen, books, config, detector)
     say(f"\n{story.name}")
     rows(verdict.faults, verdict.faults, as_json=False)
     if story.faults:

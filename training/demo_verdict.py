@@ -16,8 +16,6 @@ from stream_app.alert_lines import time_text
 from stream_app.config import Config
 from stream_app.fleet import Fault
 from stream_app.judging import risk_of
-from stream_app.opening import configured_detector
-from training.demo_stories import Story
 
 
 @dataclass(frozen=True)
@@ -44,22 +42,23 @@ class Verdict:
         return self.accounting["samples_read"] == rest > 0
 
 
-def judge(story: Story, seen: Sequence[dict[str, Any]], books: Books, config: Config) -> Verdict:
+def judge(
+    faults: Sequence[Fault], seen: Sequence[dict[str, Any]], books: Books, config: Config, detector: Detector
+) -> Verdict:
     """Matches alerts with faults by entity and time."""
-    detector = configured_detector(config)
-    assert detector is not None
-    last_words = {alert["alert_id"]: alert for alert in seen if alert.get("status") != "retracted"}
+    last_words = {alert["alert_id"]: alert for alert in seen}
+    last_words = {name: alert for name, alert in last_words.items() if alert.get("status") != "retracted"}
     told: set[str] = set()
-    faults = []
-    for fault in story.faults:
+    lines = []
+    for fault in faults:
         hits = [alert for alert in last_words.values() if _tells_of(fault, alert, detector)]
         told |= {alert["alert_id"] for alert in hits}
-        faults.append(_line(fault, sorted(hits, key=lambda alert: _us(alert["detected_at"]))))
+        lines.append(_line(fault, sorted(hits, key=lambda alert: _us(alert["detected_at"]))))
     accounting: Counter[str] = Counter()
     for partition in books.partitions:
         accounting.update(partition["accounting"])
     promised = risk_of(config, detector) * books.windows
-    return Verdict(faults, promised, len(last_words) - len(told), dict(accounting))
+    return Verdict(lines, promised, len(last_words) - len(told), dict(accounting))
 
 
 def _tells_of(fault: Fault, alert: dict[str, Any], detector: Detector) -> bool:
