@@ -70,13 +70,15 @@ class Origin:
     partition: int
     sensors: tuple[str, ...]
     cluster_names: dict[int, str]
+    live: bool = True  # a topic; else `topic` is a file's name
 
     @classmethod
     def of(cls, spec: Any) -> Origin:
         """From a PipelineSpec that has a detector."""
         d, config = spec.detector, spec.config
         model = config.model or d.digest
-        return cls(config.detector, d.digest, model, spec.topic, spec.partition, d.sensors, d.cluster_names)
+        live = spec.topic in {source.topic for source in config.sources}
+        return cls(config.detector, d.digest, model, spec.topic, spec.partition, d.sensors, d.cluster_names, live)
 
 
 class Episodes:
@@ -155,7 +157,7 @@ class Episodes:
             sensors=self._explain(row, scored.explain(i)) if explained and scored else self._explained(row),
             bundle=o.bundle,
             inputs=(Input(o.topic, o.partition, int(row["first_offset"]), int(row["last_offset"])),),
-            reproduce=_reproduce(o, start, end, alert_id),
+            reproduce=_reproduce(o, int(row["first_offset"]), int(row["last_offset"]), alert_id),
         )
 
     def _explain(self, row: Any, parts: tuple[SensorPart, ...]) -> tuple[AlertSensor, ...]:
@@ -220,9 +222,10 @@ def _digest(detector: str, entity: str, start_us: int, position: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _reproduce(o: Origin, start: str, end: str, alert_id: str) -> str:
-    span = f"replay --topic {shlex.quote(o.topic)} --from {start} --to {end}"
-    source = "detect --input FILE" if o.topic == "file" else span
+def _reproduce(o: Origin, first_offset: int, last_offset: int, alert_id: str) -> str:
+    """The command that reads the same records again."""
+    span = f"--partition {o.partition} --from-offset {first_offset} --to-offset {last_offset}"
+    source = f"replay --topic {shlex.quote(o.topic)} {span}" if o.live else f"detect --input {shlex.quote(o.topic)}"
     return f"tailrace {source} --model {shlex.quote(o.model)} --out {alert_id[:8]}"
 
 

@@ -125,7 +125,7 @@ def test_an_alert_says_what_happened() -> None:
     assert closed.sensors[1].actual is None
     assert (closed.entity, closed.detector, closed.bundle, closed.reason) == ("e0", "pump", "b3c4", "tail")
     assert closed.reproduce.startswith(
-        "tailrace replay --topic 'pump samples' --from 1970-01-01T01:06:40.000000Z --to "
+        "tailrace replay --topic 'pump samples' --partition 2 --from-offset 4100 --to-offset 4219 --model "
     )
 
 
