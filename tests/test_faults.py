@@ -149,3 +149,20 @@ def test_one_broker_of_three_can_be_killed_and_come_back(live3: Live, kafka3: Ka
     live3.wait_until(lambda: sum(p["lag"] for p in live3.status()) == 0, within_s=120)
     assert worker.terminate() == 0, worker.said()
     live3.check()
+
+
+def test_kafka_may_be_silent_for_longer_than_the_session(live3: Live, kafka3: KafkaCluster) -> None:
+    worker = live3.start(*SLOW)
+    live3.wait_until(worker.is_reading)
+    time.sleep(1)
+    for node in kafka3.nodes:
+        kafka3.pause(node)
+    try:
+        time.sleep(10)
+        assert worker.process.poll() is None, worker.said()
+    finally:
+        for node in kafka3.nodes:
+            kafka3.resume(node)
+    live3.wait_until(lambda: sum(p["lag"] for p in live3.status()) == 0, within_s=120)
+    assert worker.terminate() == 0, worker.said()
+    live3.check()
