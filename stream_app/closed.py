@@ -90,6 +90,12 @@ class Change:
         self.slots, self.before = slots, keys[STAGE].take(slots)  # `take`: numpy indexes rows 10 times slower
 
     @classmethod
+    def of(cls, keys: Keys, ascending: I32, *others: I32) -> Change:
+        """Of distinct slots in order, and any others."""
+        more = [slots for slots in others if len(slots)]
+        return cls(keys, np.unique(np.concatenate([ascending, *more])) if more else ascending)
+
+    @classmethod
     def begin(cls, keys: Keys, ascending: I32, others: I32 | None = None) -> Change:
         """Of the slots in a sorted column, and others."""
         slots = ascending[starts_of(ascending)]

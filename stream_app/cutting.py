@@ -1,6 +1,7 @@
 """Cutting: the samples of entities whose windows close become scenes.
 
-In: pending samples of the closing entities. Out: `Cut`: the windows, and which samples stay. Remembers: nothing.
+In: `Ordered`: pending samples of the closing entities. Out: `Cut`: the windows, and from where on samples stay.
+Remembers: nothing. What is looked at row by row are rows in windows that close, and in plain order only to copy them.
 
 One sample may be in some of the windows that hold its time and not in others: the earlier ones had closed before it
 came. Where such windows close in one call, they can't share their rows; each then gets a block of rows of its own, and
@@ -14,12 +15,13 @@ the same windows come out as if they had closed in calls of their own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from models.scenes import F64, I32, I64, Bool, Scenes
-from stream_app.segments import Packing, bases_of, extremes, last_of, lengths_of, ranges, starts_of
+from models.scenes import I32, I64, Bool, Scenes
+from stream_app.ordered import MIXED, Ordered
+from stream_app.segments import Packing, bases_of, extremes, last_of, ranges, starts_of
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,6 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Pending samples of some entities, one row each."""
-
-    group: I64  # the entity: its place among the closing ones
-    t_us: I64
-    value: F64
-    offset: I64
-    sensor: I32
-    skipped: I32  # how many of the windows that hold its time had closed before it came: the first ones
-
-    def at(self, rows: I64) -> Rows:
-        return Rows(*(getattr(self, f.name).take(rows) for f in fields(self)))
-
-
-@dataclass(frozen=True)
 class Closing:
     """The entities whose windows close. [g] each"""
 
@@ -80,74 +67,45 @@ class Cut:
     scenes: Scenes
     k: I64  # [w]
     block: I32  # [w]
-    scored: I64  # rows counted by this call
-    stays: I64  # rows in a window that is still open, ascending
+    scored: I64  # offsets of the samples counted by this call
+    stays: I64  # per entity the first row that is in a window still open
 
 
-def in_order(rows: Rows) -> tuple[Rows, I64]:
-    """The rows by (entity, time, sensor, arrival), and which of them repeat the one before: resends."""
-    key = _packing(rows).own(rows.group, rows.t_us)
-    step = np.diff(key)
-    ties = np.flatnonzero(step == 0)
-    if (step < 0).any() or (rows.sensor[ties + 1] < rows.sensor[ties]).any():
-        order = _order(key, rows.sensor)
-        rows, key = rows.at(order), key[order]
-        ties = np.flatnonzero(np.diff(key) == 0)
-    return rows, ties[rows.sensor[ties + 1] == rows.sensor[ties]] + 1
-
-
-def _order(key: I64, sensor: I32) -> I64:
-    """By key, then sensor, then as they are."""
-    n_sensors = int(sensor.max()) + 1
-    if int(key.max()) < 2**62 // n_sensors:
-        return np.argsort(key * n_sensors + sensor, kind="stable")
-    return np.lexsort((sensor, key))
-
-
-def _packing(rows: Rows) -> Packing:
-    return Packing.of(rows.t_us, int(rows.group[-1]) + 1 if len(rows.group) else 0)
-
-
-def cut(grid: Grid, rows: Rows, closing: Closing) -> Cut:
-    """Cuts the windows in (before, now] of each entity from its rows, which are in order and have no resends."""
-    packing, heads = _packing(rows), starts_of(rows.group)
-    key, entities = packing.own(rows.group, rows.t_us), np.arange(len(heads))
-
-    def row_of(group: I64, t_us: I64) -> I64:
-        return np.searchsorted(key, packing.pack(group, t_us))
-
+def cut(grid: Grid, rows: Ordered, closing: Closing) -> Cut:
+    """Cuts the windows in (before, now] of each entity, each of which has rows."""
     group, k = _windows(grid, rows, closing)
-    spans = _Spans(group, k, row_of(group, grid.start_us(k)), row_of(group, grid.end_us(k)))
-    late = _Latecomers.of(grid, rows, closing)
-    shown, spans = _shown(spans, *late.missing(spans))
-    start, stop = (row_of(entities, grid.end_us(k)) for k in (closing.before, closing.now))
-    left = row_of(entities, grid.start_us(closing.now + 1))
-    in_time = ranges(start, stop - start)  # counted with the first window that holds their time
-    return Cut(
-        _scenes(grid, rows, shown, closing, spans),
-        spans.k,
-        _blocks(spans),
-        late.scored(in_time[rows.skipped[in_time] == 0]),
-        ranges(left, heads + lengths_of(heads, len(key)) - left),
+    every, n = np.arange(len(closing.slots)), len(k)
+    ends = (grid.end_us(closing.before), grid.end_us(closing.now), grid.start_us(closing.now + 1))
+    found = rows.row_of(
+        np.concatenate([group, group, every, every, every]),
+        np.concatenate([grid.start_us(k), grid.end_us(k), *ends]),
     )
+    start, stop, left = found[2 * n :].reshape(3, -1)
+    spans, late = _Spans(group, k, found[:n], found[n : 2 * n]), _Latecomers.of(grid, rows, closing)
+    shown = _shown(rows, spans, *late.missing(spans))
+    scored = late.scored(_in_time(rows, start, stop, late), rows)
+    return Cut(_scenes(grid, rows, shown, closing), shown.spans.k, _blocks(shown.spans), scored, left)
 
 
-def _windows(grid: Grid, rows: Rows, closing: Closing) -> tuple[I64, I64]:
+def _windows(grid: Grid, rows: Ordered, closing: Closing) -> tuple[I64, I64]:
     """Entity and number of each window in (before, now] that holds the time of a row, ascending. [w] each
 
-    Looked at is the first row of each stride: the others of the stride are in no window that it is not in. Its windows
-    rise from stride to stride, so each adds what lies above the last one of the stride before.
+    A stretch without gaps has a row in each stride, so it gives all windows from the first of its first row to the
+    last of its last one. Windows rise from stretch to stretch: each adds what lies above the last one of that before.
     """
-    high = grid.last(rows.t_us)
-    opens = np.ones(len(high), bool)
-    opens[1:] = (high[1:] != high[:-1]) | (rows.group[1:] != rows.group[:-1])
-    at = np.flatnonzero(opens)
-    group = rows.group[at]
-    low = np.maximum(grid.first(rows.t_us[at]), closing.before[group] + 1)
-    high = np.minimum(high[at], closing.now[group])
+    group, first_us, last_us = rows.stretches(grid.stride_us)
+    low = np.maximum(grid.first(first_us), closing.before[group] + 1)
+    high = np.minimum(grid.last(last_us), closing.now[group])
     low[1:] = np.where(group[1:] == group[:-1], np.maximum(low[1:], high[:-1] + 1), low[1:])
     n = np.maximum(high - low + 1, 0)
     return np.repeat(group, n), ranges(low, n)
+
+
+def _in_time(rows: Ordered, start: I64, stop: I64, late: _Latecomers) -> I64:
+    """Offsets of the rows counted with the first window that holds their time. [rows]"""
+    names = ("offset", "skipped") if len(late.row) else ("offset",)
+    columns = rows.picked(names, *rows.places(start, stop))
+    return columns["offset"][columns["skipped"] == 0] if len(late.row) else columns["offset"]
 
 
 @dataclass(frozen=True)
@@ -162,11 +120,11 @@ class _Latecomers:
     now: I64
 
     @classmethod
-    def of(cls, grid: Grid, rows: Rows, closing: Closing) -> _Latecomers:
-        row = np.flatnonzero(rows.skipped)
-        group, low = rows.group[row], grid.first(rows.t_us[row])
+    def of(cls, grid: Grid, rows: Ordered, closing: Closing) -> _Latecomers:
+        row, skipped = rows.skipping()
+        group, low = rows.group_of(row), grid.first(rows.at("t_us", row))
         before, now = closing.before[group], closing.now[group]
-        return cls(row, group, np.maximum(low, before + 1), low + rows.skipped[row], before, now)
+        return cls(row, group, np.maximum(low, before + 1), low + skipped, before, now)
 
     def missing(self, spans: _Spans) -> tuple[I64, I64]:
         """Pairs (window, row): the row lies in the window's range and is not in it."""
@@ -175,9 +133,11 @@ class _Latecomers:
         wanted = packing.pack(np.repeat(self.group, n), ranges(self.low, n))
         return np.searchsorted(packing.own(spans.group, spans.k), wanted), np.repeat(self.row, n)
 
-    def scored(self, others: I64) -> I64:
-        """Adds those whose first window closes."""
-        return np.append(others, self.row[(self.opened > self.before) & (self.opened <= self.now)])
+    def scored(self, others: I64, rows: Ordered) -> I64:
+        """Adds the offsets of those whose first window closes."""
+        if not len(self.row):
+            return others
+        return np.append(others, rows.at("offset", self.row[(self.opened > self.before) & (self.opened <= self.now)]))
 
 
 @dataclass(frozen=True)
@@ -191,8 +151,18 @@ class _Spans:
     alone: Bool | None = None  # shares its rows with no other window
 
 
-def _shown(spans: _Spans, window: I64, row: I64) -> tuple[I64, _Spans]:
-    """The rows to show, end to end, and the windows as ranges of them; windows that lost all their rows are gone."""
+@dataclass(frozen=True)
+class _Shown:
+    """The rows to show, as ranges of the store's columns end to end, and the windows as ranges of what they give."""
+
+    starts: I64
+    lengths: I64
+    spans: _Spans
+    offsets: tuple[I64, I64] | None  # smallest and largest per window where rows lie in order of offset
+
+
+def _shown(rows: Ordered, spans: _Spans, window: I64, row: I64) -> _Shown:
+    """What remains of the windows without the given pairs; windows that lose all their rows are gone."""
     lost = np.bincount(window, minlength=len(spans.k))
     alone = lost > 0
     shares = np.zeros(len(alone), bool)
@@ -200,13 +170,17 @@ def _shown(spans: _Spans, window: I64, row: I64) -> tuple[I64, _Spans]:
     start = spans.first.copy()
     start[1:] = np.where(shares[1:], np.maximum(start[1:], spans.last[:-1]), start[1:])
     n = spans.last - start
-    shown, kept = ranges(start, n), np.ones(int(n.sum()), bool)
-    kept[bases_of(n)[window] + row - start[window]] = False
     last = np.cumsum(n - lost)
     size = spans.last - spans.first - lost
     there = size > 0
     inside = _Spans(spans.group[there], spans.k[there], (last - size)[there], last[there], alone[there])
-    return shown[kept], inside
+    if not len(row):
+        plain = None if len(rows.marked(MIXED)) else (rows.at("offset", spans.first), rows.at("offset", spans.last - 1))
+        return _Shown(*rows.places(start, spans.last), inside, plain)
+    kept = np.ones(int(n.sum()), bool)
+    kept[bases_of(n)[window] + row - start[window]] = False
+    places = rows.place(ranges(start, n)[kept])
+    return _Shown(places, np.ones(len(places), np.int64), inside, None)
 
 
 def _blocks(spans: _Spans) -> I32:
@@ -218,8 +192,10 @@ def _blocks(spans: _Spans) -> I32:
     return (count - np.repeat(count[heads], np.diff(heads, append=len(count)))).astype(np.int32)
 
 
-def _scenes(grid: Grid, rows: Rows, shown: I64, closing: Closing, spans: _Spans) -> Scenes:
-    first_offset, last_offset = extremes(rows.offset.take(shown), spans.first, spans.last)
+def _scenes(grid: Grid, rows: Ordered, shown: _Shown, closing: Closing) -> Scenes:
+    names, spans = ["t_us", "value", "sensor"], shown.spans
+    columns = rows.picked(names if shown.offsets else [*names, "offset"], shown.starts, shown.lengths)
+    first_offset, last_offset = shown.offsets or extremes(columns["offset"], spans.first, spans.last)
     return Scenes(
         entity=closing.slots[spans.group],
         start_us=grid.start_us(spans.k),
@@ -230,7 +206,7 @@ def _scenes(grid: Grid, rows: Rows, shown: I64, closing: Closing, spans: _Spans)
         first_offset=first_offset,
         last_offset=last_offset,
         ended=(spans.k > closing.ended_above[spans.group]) & last_of(spans.group),
-        sensor=rows.sensor.take(shown),
-        t_us=rows.t_us.take(shown),
-        value=rows.value.take(shown),
+        sensor=columns["sensor"],
+        t_us=columns["t_us"],
+        value=columns["value"],
     )

@@ -1,31 +1,45 @@
 """The store of the samples in open windows: appended batch by batch, taken back entity by entity.
 
-In: rows grouped by slot. Out: the same rows, all of a slot's together. Remembers: them.
+In: rows grouped by slot. Out: the same rows, all of a slot's together, or where they lie. Remembers: them.
 
 Rows lie in columns that only grow at the end. What one call appends for a slot is a chunk, and a slot's chunks are
 linked from the newest to the oldest. Appending therefore costs the same however many slots there are and however old
-the stream is; taking costs what is taken. Taken rows are garbage: when the columns are full the living rows are pushed
+the stream is; taking costs what is taken, and rows that lie in order can be looked at, and dropped from the oldest on,
+without being moved (`Chain`). Taken rows are garbage: when the columns are full the living rows are pushed
 together or, if they need more than half of the room or little of it, moved to columns twice their size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from models.scenes import I32, I64, Bool
-from stream_app.segments import bases_of, ranges
+from stream_app.segments import Columns, bases_of, picked, ranges, starts_of
 
-Columns = dict[str, NDArray[Any]]
+U8 = NDArray[np.uint8]
 T = TypeVar("T", bound=np.generic)
 FIRST_ROWS = 65_536  # a few MB: small stores never notice that they move
 FIRST_CHUNKS = 1_024
 BLOCK = 262_144  # rows copied at a time
 MANY_CHUNKS = 64  # a chain this long is worth packing: taking it costs a step per chunk
 PACKED_PER_CHUNK = 16  # but not before the chain has a 16th of the rows that packing would copy
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Where the rows of some slots lie: their chunks, oldest first, slot by slot. No chunk is empty. [c] each"""
+
+    columns: Columns  # the store's own: not to be written to
+    owner: I64  # the slot's place among those asked for
+    chunk: I64
+    start: I64
+    length: I64
+    mark: U8
 
 
 class Pending:
@@ -36,6 +50,7 @@ class Pending:
         self._used, self._alive = 0, 0
         self._start, self._length = np.empty(FIRST_CHUNKS, np.int64), np.zeros(FIRST_CHUNKS, np.int32)
         self._older, self._oldest = np.empty(FIRST_CHUNKS, np.int32), np.empty(FIRST_CHUNKS, np.int64)
+        self._mark = np.zeros(FIRST_CHUNKS, np.uint8)
         self._n_chunks = 0
         self._head, self._count = np.full(64, -1, np.int32), np.zeros(64, np.int64)
         self._chain, self._packed = np.zeros(64, np.int32), np.zeros(64, np.int64)
@@ -62,8 +77,11 @@ class Pending:
         alive = self._length[: self._n_chunks] > 0
         return int(self._oldest[: self._n_chunks][alive].min()) if self._alive else None
 
-    def add(self, slots: I32, lengths: I64, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Appends rows that lie slot by slot; `lengths` of them per slot, at least one. A slot occurs once."""
+    def add(self, slots: I32, lengths: I64, columns: Mapping[str, NDArray[Any]], mark: U8 | int = 0) -> None:
+        """Appends rows that lie slot by slot; `lengths` of them per slot, at least one. A slot occurs once.
+
+        `mark` is kept with each slot's chunk and given back by `chain`; what it says is the caller's.
+        """
         n, chunks = int(lengths.sum()), len(slots)
         if not n:
             return
@@ -73,7 +91,7 @@ class Pending:
         for name, column in self._rows.items():
             column[self._used : self._used + n] = columns[name]
         new = slice(self._n_chunks, self._n_chunks + chunks)
-        self._start[new], self._length[new] = self._used + bases, lengths
+        self._start[new], self._length[new], self._mark[new] = self._used + bases, lengths, mark
         self._older[new] = self._head[slots]
         self._oldest[new] = np.minimum.reduceat(columns["offset"], bases)
         self._head[slots] = np.arange(new.start, new.stop, dtype=np.int32)
@@ -81,37 +99,61 @@ class Pending:
         self._chain[slots] += 1
         self._used, self._n_chunks, self._alive = self._used + n, new.stop, self._alive + n
 
-    def pack(self, slots: I32, lengths: I64, columns: Mapping[str, NDArray[Any]]) -> None:
+    def pack(self, slots: I32, lengths: I64, columns: Mapping[str, NDArray[Any]], mark: U8 | int = 0) -> None:
         """Puts back what is left of slots that were taken."""
-        self.add(slots, lengths, columns)
+        self.add(slots, lengths, columns, mark)
         self._packed[slots] = lengths
 
     def take(self, slots: I32) -> tuple[I64, Columns]:
         """Removes all rows of these slots: how many of each, and the rows slot by slot in the order of appending."""
-        self._reach(slots)
-        chunk = self._chunks(slots)
-        lengths = self._length[chunk].astype(np.int64)
-        at = ranges(self._start[chunk], lengths)
-        counts = self._count[slots]
-        self._length[chunk] = 0
+        chain, counts = self.chain(slots), self._count[slots]
+        self._length[chain.chunk] = 0
         self._head[slots], self._count[slots], self._chain[slots], self._packed[slots] = -1, 0, 0, 0
-        self._alive -= len(at)
-        return counts, {name: column.take(at) for name, column in self._rows.items()}
+        self._alive -= int(counts.sum())
+        return counts, picked(self._rows, chain.start, chain.length)
 
-    def _chunks(self, slots: I32) -> I64:
-        """The chunks of each slot, oldest first. A loop over the longest chain; `crowded` keeps chains short."""
+    def chain(self, slots: I32) -> Chain:
+        """Where the rows of these slots lie, until the store is next changed."""
+        self._reach(slots)
+        owner, chunk = self._chunks(slots)
+        lengths = self._length[chunk].astype(np.int64)
+        return Chain(self._rows, owner, chunk, self._start[chunk], lengths, self._mark[chunk])
+
+    def drop(self, slots: I32, chain: Chain, lengths: I64) -> None:
+        """Removes the first rows of each chunk of the slots' chain: all of the older ones, none of the newer."""
+        left = chain.length - lengths
+        self._start[chain.chunk], self._length[chain.chunk] = chain.start + lengths, left
+        there = np.flatnonzero(left)
+        chunk, heads = chain.chunk[there], starts_of(owner := chain.owner[there])
+        shorter = chunk[lengths[there] > 0]
+        self._oldest[shorter] = self._smallest_offset(shorter)
+        self._older[chunk[heads]] = -1
+        self._head[slots] = -1
+        self._head[slots[owner]] = chunk  # the newest is written last
+        self._chain[slots] = np.bincount(owner, minlength=len(slots))
+        self._count[slots] -= np.bincount(chain.owner, lengths, len(slots)).astype(np.int64)
+        self._packed[slots] = np.minimum(self._packed[slots], self._count[slots])
+        self._alive -= int(lengths.sum())
+
+    def _smallest_offset(self, chunk: I64) -> I64:
+        start, length = self._start[chunk], self._length[chunk].astype(np.int64)
+        offset: I64 = picked({"offset": self._rows["offset"]}, start, length)["offset"]
+        return np.minimum.reduceat(offset, bases_of(length)) if len(chunk) else offset
+
+    def _chunks(self, slots: I32) -> tuple[I64, I64]:
+        """Owner and number of the chunks of each slot, oldest first. A loop over the longest chain; `crowded` keeps
+        chains short."""
         owner, chunk = np.arange(len(slots)), self._head[slots].astype(np.int64)
-        owners, chunks = [], []
+        owners, chunks = [owner[:0]], [chunk[:0]]
         while len(chunk):
             there = chunk >= 0
             owner, chunk = owner[there], chunk[there]
             owners.append(owner)
             chunks.append(chunk)
             chunk = self._older[chunk].astype(np.int64)
-        if not owners:
-            return chunk
         found, of = np.concatenate(chunks[::-1]), np.concatenate(owners[::-1])
-        return found[np.argsort(of, kind="stable")]
+        order = np.argsort(of, kind="stable")
+        return of[order], found[order]
 
     def _reach(self, slots: I32) -> None:
         """Makes the tables by slot long enough."""
@@ -133,6 +175,7 @@ class Pending:
             every, room = np.arange(self._n_chunks), 2 * len(self._start) + short
             self._start, self._length = _moved(self._start, every, room), _moved(self._length, every, room)
             self._older, self._oldest = _moved(self._older, every, room), _moved(self._oldest, every, room)
+            self._mark = _moved(self._mark, every, room)
 
     def _move(self, n: int) -> None:
         alive = np.flatnonzero(self._length[: self._n_chunks])
@@ -148,6 +191,7 @@ class Pending:
         renamed[alive] = every
         self._head = renamed[self._head]
         self._older, self._oldest = _moved(renamed[self._older[alive]], every, room), _moved(self._oldest, alive, room)
+        self._mark = _moved(self._mark, alive, room)
         self._start, self._length = (
             _moved(bases_of(lengths), every, room),
             _moved(lengths.astype(np.int32), every, room),

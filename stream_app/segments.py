@@ -5,12 +5,17 @@ In: columns sorted by group. Out: columns. Remembers: nothing. No loop over rows
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.scenes import I32, I64, Bool
 
+Columns = dict[str, NDArray[Any]]
+LONG = 256  # rows: slices of this length are copied faster one by one than by an index of each row
 NEVER = -(2**62)  # earlier than any time; sums and differences with it stay within 64 bits
 
 
@@ -45,6 +50,24 @@ def ranges(starts: I64, lengths: I64) -> I64:
     [5, 6, 0, 1, 2]
     """
     return np.arange(int(lengths.sum())) + np.repeat(starts - bases_of(lengths), lengths)
+
+
+def picked(columns: Mapping[str, NDArray[Any]], starts: I64, lengths: I64) -> Columns:
+    """The rows of half-open ranges, end to end, of each column."""
+    if len(lengths) and int(lengths.sum()) >= LONG * len(lengths):
+        slices = [slice(a, b) for a, b in zip(starts.tolist(), (starts + lengths).tolist(), strict=True)]
+        return {name: np.concatenate([column[s] for s in slices]) for name, column in columns.items()}
+    rows = ranges(starts, lengths)
+    return {name: column.take(rows) for name, column in columns.items()}
+
+
+def bisected(values: I64, first: I64, last: I64, wanted: I64) -> I64:
+    """Per half-open range of ascending values the first row at or above `wanted`; the range's end where none is."""
+    for _ in range(int((last - first).max(initial=0)).bit_length()):
+        middle = (first + last) >> 1
+        below = (values.take(middle, mode="clip") < wanted) & (first < last)
+        first, last = np.where(below, middle + 1, first), np.where(below, last, middle)
+    return first
 
 
 @dataclass(frozen=True)
@@ -104,14 +127,17 @@ def running_max(values: I64, groups: I64, before: I64) -> I64:
 def extremes(values: I64, first: I64, last: I64) -> tuple[I64, I64]:
     """Smallest and largest of `values[first:last]` per range; no range is empty. [ranges] each
 
-    Ranges may overlap as they like: they are covered by two blocks of a power of two, so that the cost is that of the
-    rows times the logarithm of the longest range, not that of all ranges' lengths.
+    Ranges may overlap as they like: the rows between neighbouring ends are looked at once, and each range is covered
+    by two blocks of a power of two of such stretches.
     """
-    size = last - first
+    if not len(first):
+        return first, last
+    ends = np.unique(np.concatenate([first, last]))
+    lows, highs = (f.reduceat(values[: ends[-1]], ends[:-1]) for f in (np.minimum, np.maximum))
+    first, last = np.searchsorted(ends, first), np.searchsorted(ends, last)
+    size, block = last - first, 1
     low, high = np.empty(len(first), np.int64), np.empty(len(first), np.int64)
-    lows = highs = values
-    block = 1
-    while len(first) and block <= int(size.max()):
+    while block <= int(size.max()):
         at = np.flatnonzero((size >= block) & (size < 2 * block))
         a, b = first[at], last[at] - block
         low[at], high[at] = np.minimum(lows[a], lows[b]), np.maximum(highs[a], highs[b])

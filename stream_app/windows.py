@@ -11,27 +11,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from models.detector import Detector, WindowSpec
 from models.scenes import I32, I64, Bool
+from stream_app.arrivals import Arrivals, by_entity, without
 from stream_app.closed import INGEST as INGEST
 from stream_app.closed import STAGE as STAGE
 from stream_app.closed import Causes, Change, Cuts
 from stream_app.closed import Closed as Closed
 from stream_app.config import Config, Limits
 from stream_app.counted import CountWindows
-from stream_app.cutting import Closing, Grid, Rows, cut, in_order
+from stream_app.cutting import Closing, Grid, cut
 from stream_app.errors import ConfigurationError
-from stream_app.idle import Silence, silences
+from stream_app.idle import Silence
 from stream_app.keys import Keys, Row
-from stream_app.pending import Pending
+from stream_app.ordered import Ordered, marks, oddities, unordered
+from stream_app.pending import U8, Chain, Pending
 from stream_app.resends import Resends
 from stream_app.samples import Samples
-from stream_app.segments import NEVER, grouped, lengths_of, running_max, starts_of
+from stream_app.segments import NEVER, Columns, last_of, lengths_of, ranges, running_max, starts_of
+from stream_app.tidying import tidied
 
 DEFAULT = WindowSpec(length_us=60_000_000, stride_us=10_000_000)  # where neither settings nor bundle say anything
+ARRIVING = ("t_us", "value", "offset", "sensor")
 COLUMNS = {"t_us": np.int64, "value": np.float64, "offset": np.int64, "sensor": np.int32, "skipped": np.int32}
 
 
@@ -70,6 +75,36 @@ def _tokens(text: str) -> int:
     return int(re.sub(r"\D", "", text))
 
 
+@dataclass(frozen=True)
+class _Pieces:
+    """What came for an entity, in pieces: within one, times do not fall and no sample came after a silence.
+
+    No sample of a piece can shut a window that holds the time of a later one, so all are judged by what was shut when
+    the piece began. [p] each
+    """
+
+    group: I64
+    first: I64  # row
+    length: I64
+    first_us: I64
+    last_us: I64
+    silent: Bool  # its first sample came after a silence
+
+
+def _pieces(came: Arrivals, clock_us: I64, idle_us: int) -> _Pieces:
+    """The pieces of all entities, in order; `clock_us`: the clock at each entity's last sample before."""
+    t_us, starts = came.columns["t_us"], came.starts
+    breaks = [starts, np.flatnonzero(t_us[1:] < t_us[:-1]) + 1]
+    silent = starts[came.first_clock_us - clock_us >= idle_us]
+    if "clock_us" in came.columns:
+        pauses = np.flatnonzero(np.diff(came.columns["clock_us"]) >= idle_us) + 1
+        silent = np.append(silent, np.setdiff1d(pauses, starts))
+    first = np.unique(np.concatenate([*breaks, silent]))
+    length = lengths_of(first, len(t_us))
+    group = np.searchsorted(starts, first, side="right") - 1
+    return _Pieces(group, first, length, t_us[first], t_us[first + length - 1], np.isin(first, silent))
+
+
 class TimeWindows:
     """The stage for windows of time. One call at a time."""
 
@@ -84,13 +119,15 @@ class TimeWindows:
 
     def update(self, samples: Samples, clock_us: int) -> Closed:
         """Takes the next samples of the partition; `clock_us` is its clock after the batch, also of an empty one."""
-        order = grouped(samples.entity)
+        tombstones = np.flatnonzero(samples.end)
+        arrivals = by_entity(
+            without(samples, tombstones), ARRIVING if self._brief(samples) else (*ARRIVING, "clock_us")
+        )
         forced = self._silence.excess()
-        change = Change.begin(self._keys, samples.entity[order], forced)
+        change = Change.of(self._keys, arrivals.slots, samples.entity[tombstones], forced)
         self._shut_all(forced)
-        is_end = samples.end[order]
-        late = self._take(samples, order[~is_end])
-        ended, shut = self._end(samples, order[is_end])
+        late = self._take(arrivals)
+        ended, shut = self._end(samples, tombstones)
         idle = self._silence.due(clock_us)
         change.touch(idle)
         self._shut_all(idle)
@@ -99,7 +136,7 @@ class TimeWindows:
     def finish(self, over: bool = True) -> Closed:
         """The end of a file: all windows close. `over` concerns tokens only: time goes on after a file."""
         slots = self._pending.slots()
-        change = Change.begin(self._keys, slots)
+        change = Change(self._keys, slots)
         self._shut_all(slots)
         return self._close(change, np.empty(0, np.int64), Causes())
 
@@ -114,55 +151,67 @@ class TimeWindows:
         """The slots are about to be released. Only such as are closed may be: ended, idle or forced."""
         assert not self._pending.count(slots).any(), "samples are pending in a slot to be released"
 
+    def _brief(self, samples: Samples) -> bool:
+        """Whether no entity can have been silent between two samples of the batch: the clock never falls."""
+        return len(samples) == 0 or int(samples.clock_us[-1] - samples.clock_us[0]) < self._idle_us
+
     # --- the verdict on each sample -----------------------------------------------------------------------------------
 
-    def _take(self, samples: Samples, order: I64) -> I64:
-        """Judges and stores samples that lie by slot, within a slot as they came. Gives the late ones' offsets.
+    def _take(self, came: Arrivals) -> I64:
+        """Judges and stores samples. Gives the late ones' offsets.
 
         The largest time may be taken over late samples too: what they could shut is shut, or they were not late.
         """
-        if not len(order):
-            return order
-        t_us, clock_us, slots = samples.t_us[order], samples.clock_us[order], samples.entity[order]
+        state, row, slots = self._keys[STAGE], self._keys[STAGE].take(came.slots), came.slots
+        pieces = _pieces(came, row["clock_us"], self._idle_us)
+        passed = self._grid.ended(pieces.last_us - self._lateness_us)
+        shut = running_max(passed, pieces.group, self._grid.ended(row["closed_until_us"]))
+        if pieces.silent.any():
+            shut = np.maximum(shut, self._shut_by_silence(pieces, row))
+        heads, tails = starts_of(pieces.group), last_of(pieces.group)
+        state["closed_until_us"][slots] = self._grid.end_us(np.maximum(shut, passed)[tails])
+        if len(slots):
+            state["max_t_us"][slots] = np.maximum(row["max_t_us"], np.maximum.reduceat(pieces.last_us, heads))
+        state["clock_us"][slots] = came.last_clock_us
+        return self._store(came, pieces, shut)
+
+    def _shut_by_silence(self, pieces: _Pieces, row: Row) -> I64:
+        """The last window that silence has closed when a piece comes, that before this piece included. [p]"""
+        reached = running_max(self._grid.last(pieces.last_us), pieces.group, self._grid.last(row["max_t_us"]))
+        shut = np.where(pieces.silent, reached, NEVER)
+        return np.maximum(shut, running_max(shut, pieces.group, np.full(len(row), NEVER)))
+
+    def _store(self, came: Arrivals, pieces: _Pieces, shut: I64) -> I64:
+        """Stores what is in a window that is open. Gives the offsets of the rest."""
+        columns, skipped = came.columns, np.zeros(len(came), np.int32)
+        touched = self._grid.first(pieces.first_us) <= shut
+        if not touched.any():  # almost always: nothing that came is in a window that is shut
+            self._add(came.slots, came.starts, columns | {"skipped": skipped})
+            return came.starts[:0]
+        rows = ranges(pieces.first[touched], pieces.length[touched])
+        by, t_us = np.repeat(shut[touched], pieces.length[touched]), columns["t_us"][rows]
+        skipped[rows] = np.maximum(by + 1 - self._grid.first(t_us), 0)
+        late = np.zeros(len(came), bool)
+        late[rows] = self._grid.last(t_us) <= by
+        slots = np.repeat(came.slots, came.lengths)[~late]
         starts = starts_of(slots)
-        lengths = lengths_of(starts, len(slots))
-        tails = starts + lengths - 1
-        state, heads = self._keys[STAGE], slots[starts]
-        row = state.take(heads)
-        groups = np.repeat(np.arange(len(heads)), lengths)
-        passed = self._grid.ended(t_us - self._lateness_us)
-        shut = running_max(passed, groups, self._grid.ended(row["closed_until_us"]))
-        silent = silences(clock_us, starts, row["clock_us"]) >= self._idle_us
-        if silent.any():
-            shut = np.maximum(shut, self._shut_by_silence(silent, groups, t_us, row))
-        state["closed_until_us"][heads] = self._grid.end_us(np.maximum(shut, passed)[tails])
-        state["max_t_us"][heads] = np.maximum(row["max_t_us"], np.maximum.reduceat(t_us, starts))
-        state["clock_us"][heads] = clock_us[tails]
-        late = self._grid.last(t_us) <= shut
-        skipped = np.maximum(shut + 1 - self._grid.first(t_us), 0)
-        self._store(samples, order[~late], skipped[~late])
-        return samples.offset[order[late]]
+        stored = {name: c[~late] for name, c in (columns | {"skipped": skipped}).items()}
+        self._add(slots[starts], starts, stored, oddities(stored, starts))
+        return columns["offset"][late]
 
-    def _shut_by_silence(self, silent: Bool, groups: I64, t_us: I64, row: Row) -> I64:
-        """The last window that silence has closed when a sample comes, that before this sample included. [n]"""
-        reached = running_max(self._grid.last(t_us), groups, self._grid.last(row["max_t_us"]))
-        shut = np.where(silent, reached, NEVER)
-        return np.maximum(shut, running_max(shut, groups, np.full(len(row), NEVER)))
+    def _add(self, slots: I32, starts: I64, columns: Columns, mark: U8 | int = 0) -> None:
+        n = len(columns["t_us"])
+        self._pending.add(slots, lengths_of(starts, n), columns, mark | marks(columns, starts, self._grid.stride_us))
+        self._n_open += n
 
-    def _store(self, samples: Samples, order: I64, skipped: I64) -> None:
-        slots = samples.entity[order]
-        starts = starts_of(slots)
-        columns = {name: getattr(samples, name)[order] for name in ("t_us", "value", "offset", "sensor")}
-        self._pending.add(slots[starts], lengths_of(starts, len(order)), columns | {"skipped": skipped})
-        self._n_open += len(order)
-
-    def _end(self, samples: Samples, order: I64) -> tuple[I32, I64]:
+    def _end(self, samples: Samples, tombstones: I64) -> tuple[I32, I64]:
         """Tombstones: all windows of their slots are shut. Gives the slots and their last window shut before."""
-        slots, state = samples.entity[order], self._keys[STAGE]
-        silent = samples.clock_us[order] - state["clock_us"][slots] >= self._idle_us
+        tombstones = tombstones[np.argsort(samples.entity[tombstones])]
+        slots, state = samples.entity[tombstones], self._keys[STAGE]
+        silent = samples.clock_us[tombstones] - state["clock_us"][slots] >= self._idle_us
         self._shut_all(slots[silent])
         shut = self._grid.ended(state["closed_until_us"][slots])
-        state["ended_at"][slots], state["clock_us"][slots] = samples.offset[order], samples.clock_us[order]
+        state["ended_at"][slots], state["clock_us"][slots] = samples.offset[tombstones], samples.clock_us[tombstones]
         self._shut_all(slots)
         return slots, shut
 
@@ -204,26 +253,23 @@ class TimeWindows:
         )
 
     def _cut(self, closing: Closing) -> Cuts:
-        rows, duplicate = self._taken(closing.slots)
+        slots = closing.slots
+        duplicate = self._tidy(slots, self._pending.chain(slots))
+        rows = Ordered(self._pending.chain(slots))
         done = cut(self._grid, rows, closing)
-        self._put_back(closing.slots, rows.at(done.stays))
+        self._pending.drop(slots, rows.chain, rows.before(done.stays))
         ordinal = done.k - NEVER // self._grid.stride_us
-        return Cuts(done.scenes, ordinal, done.block, rows.offset[done.scored], duplicate)
+        return Cuts(done.scenes, ordinal, done.block, done.scored, duplicate)
 
-    def _taken(self, slots: I32) -> tuple[Rows, I64]:
-        """The pending samples of some entities in order, each once, and the offsets of the resends among them."""
-        counts, c = self._pending.take(slots)
-        groups = np.repeat(np.arange(len(slots)), counts)
-        rows, again = in_order(Rows(groups, c["t_us"], c["value"], c["offset"], c["sensor"], c["skipped"]))
-        if not len(again):
-            return rows, rows.offset[:0]
-        first = np.ones(len(rows.group), bool)
-        first[again] = False
-        origin = np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))
-        self._resends.add(rows.offset[origin[again]], rows.offset[again])
-        return rows.at(np.flatnonzero(first)), rows.offset[again]
-
-    def _put_back(self, slots: I32, rows: Rows) -> None:
-        starts = starts_of(rows.group)
-        columns = {name: getattr(rows, name) for name in COLUMNS}
-        self._pending.pack(slots[rows.group[starts]], lengths_of(starts, len(rows.group)), columns)
+    def _tidy(self, slots: I32, chain: Chain) -> I64:
+        """Brings the rows of entities into order where they are not. Gives the offsets of resends among them."""
+        slots = np.union1d(slots[unordered(chain)], slots[self._pending.crowded(slots)])
+        if not len(slots):
+            return np.empty(0, np.int64)
+        counts, columns = self._pending.take(slots)
+        done = tidied(columns, np.repeat(np.arange(len(slots)), counts))
+        self._resends.add(done.origin, done.resent)
+        starts = starts_of(done.group)
+        mark = marks(done.columns, starts, self._grid.stride_us) | oddities(done.columns, starts)
+        self._pending.pack(slots, lengths_of(starts, len(done.group)), done.columns, mark)
+        return done.resent
