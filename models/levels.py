@@ -108,5 +108,5 @@ def exponential(x: F64, first: I64, weight: F64, start: F64) -> F64:
 
 
 def quantile_scale(held_out: F32 | F64) -> F64:
-    """The 99 % quantile of each part's held-out scores [n, p], above zero: what a ratio of one means."""
-    return np.maximum(np.quantile(np.asarray(held_out, np.float64), 0.99, axis=0), 1e-9)
+    """The 99 % quantile of each part's held-out scores [n, p] (NaN: none), above zero: a ratio of one."""
+    return np.maximum(np.nanquantile(np.asarray(held_out, np.float64), 0.99, axis=0), 1e-9)

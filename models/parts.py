@@ -67,6 +67,11 @@ def views(bins: Bins, moments: Moments) -> Views:
 class Part(Protocol):
     """One statement. Absent sensors have no share; a frame without any sensor scores zero."""
 
+    @property
+    def needs(self) -> int:
+        """Frames looked back on, its own included. Before an entity has as many the part says nothing."""
+        ...
+
     def score(self, views: Views, at: I64) -> F64:
         """[n], of the frames `at`."""
         ...
@@ -74,6 +79,12 @@ class Part(Protocol):
     def shares(self, views: Views, at: int) -> F64:
         """[c, k]: what each sensor adds at frame `at`, in k bins of time that end there, in any unit."""
         ...
+
+
+def settled(present: Bool, at: I64, frames: int) -> Bool:
+    """Whether something was known in each of the last `frames` frames up to `at`: then a part can speak. [n]"""
+    known = np.concatenate([[0], np.cumsum(present.any(1))])
+    return np.asarray(known[at + 1] - known[np.maximum(at + 1 - frames, 0)] == frames)
 
 
 def patterns(present: Bool) -> Iterator[tuple[Bool, I64]]:
@@ -93,6 +104,10 @@ class ForecastPart:
 
     known: tcn.Forecast
     wide: bool  # which view
+
+    @property
+    def needs(self) -> int:
+        return tcn.MEMORY + 1
 
     def frames(self, views: Views) -> F32:
         return views.wide if self.wide else views.squashed
@@ -128,6 +143,10 @@ class DistancePart:
     points: F32  # [n, width]
     shape: PatchShape
     view: str
+
+    @property
+    def needs(self) -> int:
+        return self.shape.frames
 
     def patches(self, views: Views, at: I64) -> F32:
         return patches(getattr(views, self.view), at, self.shape)
@@ -167,6 +186,10 @@ class ResidualPart:
     known: ridge.Subspace
     shape: PatchShape
 
+    @property
+    def needs(self) -> int:
+        return self.shape.frames
+
     def by_coordinate(self, views: Views, at: I64, pattern: Bool) -> F32:
         """[n, width], zero for absent sensors."""
         x = patches(views.squashed, at, self.shape)
@@ -190,7 +213,7 @@ class ResidualPart:
 
 
 def _but(present: Bool, sensor: int) -> Bool:
-    return present & (np.arange(len(present)) != sensor)
+    return np.asarray(present & (np.arange(len(present)) != sensor), bool)
 
 
 @lru_cache(maxsize=64)
@@ -204,6 +227,10 @@ class ReconstructionPart:
 
     known: ridge.Reconstruction
 
+    @property
+    def needs(self) -> int:
+        return self.known.inputs.reach + 1
+
     def score(self, views: Views, at: I64) -> F64:
         out = np.zeros(len(at))
         for pattern, rows in patterns(views.present[at]):
@@ -214,7 +241,7 @@ class ReconstructionPart:
     def shares(self, views: Views, at: int) -> F64:
         """What the sum of errors loses when a sensor is left out, as witness too: a faulty one spoils the others'."""
         present, where = views.present[at], np.array([at])
-        gap = ridge.errors(self.known, views.table, where, present)[0].astype(np.float64)
+        gap: F64 = ridge.errors(self.known, views.table, where, present)[0].astype(np.float64)
         if len(present) > WITNESSES_MAX:
             return gap[:, None]
         rest = [ridge.errors(self.known, views.table, where, _but(present, c))[0].sum() for c in range(len(present))]

@@ -23,7 +23,7 @@ from models.detector import Frames, Scored, SensorPart, WindowSpec
 from models.embedding import Embedding, embed
 from models.explanation import explain
 from models.forecast import MEMORY
-from models.parts import ForecastPart, Moments, Part, Views, views
+from models.parts import ForecastPart, Moments, Part, Views, settled, views
 from models.placement import Placement, assign
 from models.scenes import F32, F64, I32, I64, Bool, Scenes
 
@@ -112,7 +112,10 @@ class SensorDetector:
         """Each part over its unit, at the frames `at`. [n, p]"""
         first = self._forecast.mean(view, at, guess)
         rest = [part.score(view, at) for name, part in self.fitted.parts.items() if name != "forecast"]
-        return np.stack([first, *rest], 1) / self.fitted.unit
+        ratio = np.stack([first, *rest], 1) / self.fitted.unit
+        for column, part in enumerate(self.fitted.parts.values()):  # without its context a part says what is usual
+            ratio[~settled(view.present, at, part.needs), column] = self.fitted.pace.start[column]
+        return ratio
 
     def _judge(self, data: tuple[Bins, Views, F32], owner: I64, carry: NDArray[np.void]) -> Judged:
         """Scores of the scored frames, in order; brings `carry` up to date."""

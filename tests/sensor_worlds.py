@@ -41,7 +41,12 @@ class World:
                 value = np.sin(t / 5 + phase + sensor) * (sensor + 1) + rng.normal(0, 0.1, len(t)) + 10 * sensor
                 value = np.where((t >= self.fault_s) & (sensor == 0), value + rng.normal(3, 1, len(t)), value)
                 keep = (rng.random(len(t)) >= self.lost) & (sensor not in self.gone)
-                parts = (np.full(len(t), entity), np.full(len(t), sensor), START + offset + (t * SECOND).astype(np.int64), value)
+                parts = (
+                    np.full(len(t), entity),
+                    np.full(len(t), sensor),
+                    START + offset + (t * SECOND).astype(np.int64),
+                    value,
+                )
                 for column, part in zip(columns, parts, strict=True):
                     column.append(part[keep])
         names = tuple(f"s{i}" for i in range(len(RATES[self.kind])))

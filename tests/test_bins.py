@@ -91,7 +91,9 @@ def test_scoring_goes_on_where_it_stopped() -> None:
 
 
 def test_a_huge_value_stays_finite() -> None:
-    data = from_indices(("a",), ("x",), (np.zeros(3, int), np.zeros(3, int), np.arange(3) * STEP, np.array([1e308, -1e308, 0])))
+    data = from_indices(
+        ("a",), ("x",), (np.zeros(3, int), np.zeros(3, int), np.arange(3) * STEP, np.array([1e308, -1e308, 0]))
+    )
     got = table(cut_for(data, MULTI), MULTI, 1)
     for column in (got.mean, got.std, got.slope):
         assert np.isfinite(column).all()

@@ -43,7 +43,9 @@ def test_assignment_equals_the_librarys_in_label_and_probability(seed: int, widt
     rng = np.random.default_rng(seed)
     points = blobs(rng, 150, width, centres)
     fitted = clusterer(points, k)
-    queries = np.concatenate([points[:40], rng.normal(0, 6, (40, width)), points[:20] + rng.normal(0, 0.1, (20, width))])
+    queries = np.concatenate(
+        [points[:40], rng.normal(0, 6, (40, width)), points[:20] + rng.normal(0, 0.1, (20, width))]
+    )
     label, probability = assign(flatten(fitted), queries)
     theirs = predicted(fitted, queries)
     np.testing.assert_array_equal(label, theirs[0])

@@ -5,7 +5,7 @@ In: views of the training frames. Out: the part and its held-out scores. Remembe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from models.parts import (
     ResidualPart,
     Views,
     patterns,
+    settled,
 )
 from models.patches import PatchShape, patches
 from models.scenes import F32, F64, I64, Bool
@@ -30,6 +31,7 @@ from training.look import Look
 
 REFERENCES = 2_000
 LEARNED = 0.85  # of the frames teach the network, the rest says how much worse it is on new ones
+FULL_MIN = 24  # frames with all their context; with fewer those without are learned from as well
 STEPS, STEPS_FEW, FEW = 250, 150, 1_000  # of training; fewer where there are fewer than FEW frames
 
 
@@ -58,8 +60,23 @@ class Frames:
 
 @dataclass(frozen=True)
 class FittedPart:
+    """held_out: [n], NaN at frames before which there is too little for the part to speak."""
+
     part: Part
-    held_out: F64  # [n]
+    held_out: F64
+
+
+def learnable(frames: Frames, needs: int) -> Frames:
+    """The frames at which a part that needs so many can speak; all of them, where there are hardly any."""
+    full = settled(frames.views.present, frames.at, needs)
+    return replace(frames, at=frames.at[full], entity=frames.entity[full]) if full.sum() >= FULL_MIN else frames
+
+
+def _spread(frames: Frames, used: Frames, held: F64) -> F64:
+    """Held-out scores of the frames used, at their places among all."""
+    out = np.full(len(frames.at), np.nan)
+    out[np.searchsorted(frames.at, used.at)] = held
+    return out
 
 
 def fit_parts(frames: Frames) -> tuple[dict[str, FittedPart], Fit]:
@@ -79,11 +96,12 @@ def _forecast(frames: Frames) -> tuple[FittedPart, Fit]:
     steps = frames.steps or (STEPS_FEW if few else STEPS)
     fit = fit_forecast(_runs(source, frames.at[learned], frames.entity[learned]), steps, frames.seed, frames.device)
     part = ForecastPart(fit.forecast, wide)
-    score = part.score(frames.views, frames.at)
-    if learned.all():
-        return FittedPart(part, score), fit
-    worse = np.median(score[~learned]) / max(float(np.median(score[learned])), 1e-12)
-    return FittedPart(part, np.where(learned, score * max(1.0, worse), score)), fit
+    used = learnable(frames, part.needs)
+    learned, score = learned[np.searchsorted(frames.at, used.at)], part.score(frames.views, used.at)
+    if not learned.all() and learned.any():
+        worse = np.median(score[~learned]) / max(float(np.median(score[learned])), 1e-12)
+        score = np.where(learned, score * max(1.0, worse), score)
+    return FittedPart(part, _spread(frames, used, score)), fit
 
 
 def _learned(frames: Frames) -> Bool:
@@ -116,13 +134,14 @@ def _distance(frames: Frames, name: str) -> FittedPart:
         "shape": (PatchShape(look.short, sensors, 1.0, True), "wide"),
     }
     shape, view = shapes[name]
-    rng = np.random.default_rng(frames.seed)
-    every = patches(getattr(frames.views, view), frames.at, shape)
+    rng, used = np.random.default_rng(frames.seed), learnable(frames, shape.frames)
+    every = patches(getattr(frames.views, view), used.at, shape)
     held = np.empty(len(every))
-    for learn, judge in frames.folds(shape.frames // 2 + 1):
+    for learn, judge in used.folds(shape.frames // 2 + 1):
         part = DistancePart(every[_drawn(learn, rng)], shape, view)
-        held[judge] = part.score(frames.views, frames.at[judge])
-    return FittedPart(DistancePart(every[_drawn(np.arange(len(every)), rng)], shape, view), held)
+        held[judge] = part.score(frames.views, used.at[judge])
+    whole = DistancePart(every[_drawn(np.arange(len(every)), rng)], shape, view)
+    return FittedPart(whole, _spread(frames, used, held))
 
 
 def _drawn(index: I64, rng: np.random.Generator) -> I64:
@@ -131,12 +150,13 @@ def _drawn(index: I64, rng: np.random.Generator) -> I64:
 
 def _residual(frames: Frames) -> FittedPart:
     shape = PatchShape(frames.look.long, frames.views.squashed.shape[1])
-    every = patches(frames.views.squashed, frames.at, shape)
+    used = learnable(frames, shape.frames)
+    every = patches(frames.views.squashed, used.at, shape)
     held = np.empty(len(every))
-    for learn, judge in frames.folds(shape.frames // 2 + 1):
+    for learn, judge in used.folds(shape.frames // 2 + 1):
         part = ResidualPart(ridge.fit_subspace(every[learn]), shape)
-        held[judge] = part.score(frames.views, frames.at[judge])
-    return FittedPart(ResidualPart(ridge.fit_subspace(every), shape), held)
+        held[judge] = part.score(frames.views, used.at[judge])
+    return FittedPart(ResidualPart(ridge.fit_subspace(every), shape), _spread(frames, used, held))
 
 
 def _reconstruction(frames: Frames) -> FittedPart:

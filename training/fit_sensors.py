@@ -77,11 +77,12 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     held = np.stack([part.held_out for part in parts.values()], 1)
     unit = quantile_scale(held)
     pace = _pace(held / unit, frames)
+    ratio = np.where(np.isnan(held), pace.start, held / unit)
     embedding, embedded = _embedding(frames, parts)
     placed = fit_placement(_drawn(embedded, np.random.default_rng(how.seed)))
     made = {name: part.part for name, part in parts.items()}
     fitted = Fitted(data.sensors, seen.grid, scaling, made, unit, pace, embedding, placed.known)
-    scores = _held_scores(held / unit, frames, pace)
+    scores = _held_scores(ratio, frames, pace)
     risk = _risk(len(scores) // seen.grid.stride, seen.grid, how.alarms_per_week)
     tail = fit_population(*_windows(scores, frames.entity, seen.grid.stride), 1)
     detector = SensorDetector(fitted, tail, risk)
@@ -146,7 +147,7 @@ def _pace(ratio: F64, frames: Frames) -> Pace:
     many = n_entities >= ENTITIES_MIN
     times = (max(10.0, 0.7 * length), int(0.7 * length / 12)) if many else (max(10.0, length), int(length / 2))
     spans = (look.long / 2, look.long / 8, look.short / 4, look.short / 8) if single else (look.long / 4,) * 4
-    return Pace(np.maximum(np.array(spans), 1.0), *times, np.maximum(ratio.mean(0), 1e-6))
+    return Pace(np.maximum(np.array(spans), 1.0), *times, np.maximum(np.nanmean(ratio, axis=0), 1e-6))
 
 
 def _embedding(frames: Frames, parts: dict[str, FittedPart]) -> tuple[Embedding, F32]:
@@ -218,7 +219,7 @@ def _report(parts: dict[str, FittedPart], network: Fit, placed: Placed, scores: 
     return {
         "curve": [float(v) for v in network.curve],
         "skipped_steps": network.skipped,
-        "parts": {n: [float(v) for v in np.quantile(p.held_out, quantiles)] for n, p in parts.items()},
+        "parts": {n: [float(v) for v in np.nanquantile(p.held_out, quantiles)] for n, p in parts.items()},
         "held_out_scores": [float(v) for v in np.quantile(scores, np.linspace(0, 1, 201))],
         "clusters": placed.facts(),
     }

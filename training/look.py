@@ -78,7 +78,7 @@ def look(data: Dataset) -> Look:
     constant = tuple(name for c, name in enumerate(data.sensors) if _is_constant(data.value[data.sensor == c]))
     if constant:
         notes.append(f"{len(constant)} of {len(data.sensors)} sensors never change: {', '.join(constant[:5])}")
-    memory = max(MEMORY + 1, patch, max(LAGS) * per_bin + 1)
+    memory = max(MEMORY + 2, patch, max(LAGS) * per_bin + 1)
     stride = max(1, round(STRIDE_US / step_us))
     grid = Grid(step_us, per_bin, shift, stride, memory, hold, per_bin > 1)
     return Look(grid, short, patch, period, median, constant, tuple(notes))
