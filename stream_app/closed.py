@@ -12,7 +12,7 @@ import numpy as np
 
 from models.scenes import I32, I64, Scenes, no_scenes
 from stream_app.keys import Keys, Row
-from stream_app.segments import NEVER, starts_of
+from stream_app.segments import NEVER, distinct, starts_of
 
 STAGE = "windows"
 INGEST = np.array(
@@ -93,7 +93,7 @@ class Change:
     def of(cls, keys: Keys, ascending: I32, *others: I32) -> Change:
         """Of distinct slots in order, and any others."""
         more = [slots for slots in others if len(slots)]
-        return cls(keys, np.unique(np.concatenate([ascending, *more])) if more else ascending)
+        return cls(keys, distinct(ascending, *more) if more else ascending)
 
     @classmethod
     def begin(cls, keys: Keys, ascending: I32, others: I32 | None = None) -> Change:

@@ -27,9 +27,19 @@ from stream_app.closed import STAGE, Causes, Change, Closed, Cuts
 from stream_app.config import Limits
 from stream_app.idle import Silence, silences
 from stream_app.keys import Keys, Row
-from stream_app.pending import Columns, Pending
+from stream_app.pending import Pending
 from stream_app.samples import Samples
-from stream_app.segments import bases_of, extremes, grouped, last_of, lengths_of, ranges, running_max, starts_of
+from stream_app.segments import (
+    Columns,
+    bases_of,
+    extremes,
+    grouped,
+    last_of,
+    lengths_of,
+    ranges,
+    running_max,
+    starts_of,
+)
 
 COLUMNS = {"t_us": np.int64, "value": np.float64, "offset": np.int64}
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from models.scenes import I32, I64
+from models.scenes import I64
 from stream_app.pending import U8, Chain
-from stream_app.segments import Columns, Packing, bases_of, bisected, picked, ranges
+from stream_app.segments import Columns, Packing, bases_of, bisected, distinct, inner, picked, ranges, starts_of
 
 UNORDERED = 1  # rows that are not in order of (time, sensor), or are there twice
 GAPPY = 2  # more than a stride between two rows
@@ -26,22 +26,19 @@ def marks(columns: Columns, starts: I64, stride_us: int) -> U8:
     """Of rows as they come, which lie by segment: UNORDERED, GAPPY. [segments]"""
     t_us, sensor, result = columns["t_us"], columns["sensor"], np.zeros(len(starts), np.uint8)
     step = np.diff(t_us)
-    odd = np.flatnonzero((step <= 0) | (step > stride_us))
-    segment = np.searchsorted(starts, odd + 1, side="right") - 1
-    inside = starts[segment] != odd + 1
-    odd, segment = odd[inside], segment[inside]
-    step = step[odd]
+    odd, segment = inner(np.flatnonzero((step <= 0) | (step > stride_us)) + 1, starts)
+    step = step[odd - 1]
     result[segment[step > stride_us]] |= GAPPY
-    result[segment[(step < 0) | ((step == 0) & (sensor[odd] >= sensor[odd + 1]))]] |= UNORDERED
+    result[segment[(step < 0) | ((step == 0) & (sensor[odd - 1] >= sensor[odd]))]] |= UNORDERED
     return result
 
 
 def oddities(columns: Columns, starts: I64) -> U8:
     """Of rows that did not come in order or in time, which lie by segment: SKIPPING, MIXED. [segments]"""
     result = np.zeros(len(starts), np.uint8)
-    falls = np.setdiff1d(np.flatnonzero(np.diff(columns["offset"]) < 0) + 1, starts)
-    for rows, mark in ((np.flatnonzero(columns["skipped"]), SKIPPING), (falls, MIXED)):
-        result[np.searchsorted(starts, rows, side="right") - 1] |= mark
+    skipping, offset = np.flatnonzero(columns["skipped"]), columns["offset"]
+    result[np.searchsorted(starts, skipping, side="right") - 1] |= SKIPPING
+    result[inner(np.flatnonzero(offset[1:] < offset[:-1]) + 1, starts)[1]] |= MIXED
     return result
 
 
@@ -55,7 +52,8 @@ def unordered(chain: Chain) -> I64:
     falls &= chain.owner[1:] == chain.owner[:-1]
     found = (chain.mark & UNORDERED) > 0
     found[1:] |= falls
-    return np.unique(chain.owner[found])
+    owners = chain.owner[found]
+    return owners[starts_of(owners)]
 
 
 class Ordered:
@@ -90,11 +88,10 @@ class Ordered:
             return group, first, last
         at, length = self.chain.start[gappy], self.chain.length[gappy]
         t_us = picked({"t_us": self.chain.columns["t_us"]}, at, length)["t_us"]
-        breaks = np.flatnonzero(np.diff(t_us) > gap_us)
-        breaks = breaks[~np.isin(breaks + 1, bases_of(length))]  # from one chunk to the next is no gap within one
-        chunk = gappy[np.searchsorted(bases_of(length), breaks, side="right") - 1]
+        breaks, place = inner(np.flatnonzero(np.diff(t_us) > gap_us) + 1, bases_of(length))
+        chunk = gappy[place]
         group = np.insert(group, chunk + 1, group[chunk])
-        return group, np.insert(first, chunk + 1, t_us[breaks + 1]), np.insert(last, chunk, t_us[breaks])
+        return group, np.insert(first, chunk + 1, t_us[breaks]), np.insert(last, chunk, t_us[breaks - 1])
 
     def skipping(self) -> tuple[I64, I64]:
         """The rows that came when some of their windows had closed, and how many had. Ascending."""
@@ -114,7 +111,8 @@ class Ordered:
     def place(self, rows: I64) -> I64:
         """Where rows lie in the store's columns."""
         chunk = self._chunk_of(rows)
-        return self.chain.start[chunk] + rows - self._base[chunk]
+        place: I64 = self.chain.start[chunk] + rows - self._base[chunk]
+        return place
 
     def places(self, first: I64, last: I64) -> tuple[I64, I64]:
         """Where half-open ranges of rows lie, ascending and disjoint: starts and lengths of ranges in the columns."""
@@ -122,7 +120,7 @@ class Ordered:
         first, last = first[there], last[there]
         opens = np.append(True, first[1:] != last[:-1])[: len(first)]
         first, last = first[opens], last[np.append(opens[1:], True)[: len(last)]]
-        ends = np.unique(np.concatenate([first, last, self._base]))
+        ends = distinct(first, last, self._base)
         of = np.searchsorted(first, ends, side="right") - 1
         inside = np.flatnonzero((of >= 0) & (ends < np.append(last, 0)[of]))
         at, length = ends[inside], np.diff(ends, append=self._n)[inside]

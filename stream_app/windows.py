@@ -32,7 +32,7 @@ from stream_app.ordered import Ordered, marks, oddities, unordered
 from stream_app.pending import U8, Chain, Pending
 from stream_app.resends import Resends
 from stream_app.samples import Samples
-from stream_app.segments import NEVER, Columns, last_of, lengths_of, ranges, running_max, starts_of
+from stream_app.segments import NEVER, Columns, distinct, inner, last_of, lengths_of, ranges, running_max, starts_of
 from stream_app.tidying import tidied
 
 DEFAULT = WindowSpec(length_us=60_000_000, stride_us=10_000_000)  # where neither settings nor bundle say anything
@@ -94,15 +94,15 @@ class _Pieces:
 def _pieces(came: Arrivals, clock_us: I64, idle_us: int) -> _Pieces:
     """The pieces of all entities, in order; `clock_us`: the clock at each entity's last sample before."""
     t_us, starts = came.columns["t_us"], came.starts
-    breaks = [starts, np.flatnonzero(t_us[1:] < t_us[:-1]) + 1]
     silent = starts[came.first_clock_us - clock_us >= idle_us]
     if "clock_us" in came.columns:
-        pauses = np.flatnonzero(np.diff(came.columns["clock_us"]) >= idle_us) + 1
-        silent = np.append(silent, np.setdiff1d(pauses, starts))
-    first = np.unique(np.concatenate([*breaks, silent]))
+        silent = distinct(silent, inner(np.flatnonzero(np.diff(came.columns["clock_us"]) >= idle_us) + 1, starts)[0])
+    first = distinct(starts, np.flatnonzero(t_us[1:] < t_us[:-1]) + 1, silent)
     length = lengths_of(first, len(t_us))
     group = np.searchsorted(starts, first, side="right") - 1
-    return _Pieces(group, first, length, t_us[first], t_us[first + length - 1], np.isin(first, silent))
+    is_silent = np.zeros(len(first), bool)
+    is_silent[np.searchsorted(first, silent)] = True
+    return _Pieces(group, first, length, t_us[first], t_us[first + length - 1], is_silent)
 
 
 class TimeWindows:
@@ -263,7 +263,7 @@ class TimeWindows:
 
     def _tidy(self, slots: I32, chain: Chain) -> I64:
         """Brings the rows of entities into order where they are not. Gives the offsets of resends among them."""
-        slots = np.union1d(slots[unordered(chain)], slots[self._pending.crowded(slots)])
+        slots = distinct(slots[unordered(chain)], slots[self._pending.crowded(slots)])
         if not len(slots):
             return np.empty(0, np.int64)
         counts, columns = self._pending.take(slots)
