@@ -115,9 +115,8 @@ def test_the_sensor_that_went_its_own_way_is_named_first(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["aligned", "multirate"])
 def test_a_sensor_that_sends_nothing_is_no_anomaly(kind: str) -> None:
     known = detector(kind)
-    every = score(known, scenes(known, World(kind, 1, 100.0, seed=11).data()))
     fewer = score(known, scenes(known, World(kind, 1, 100.0, seed=11, gone=(1,)).data()))
-    assert np.median(fewer.frames.score) < np.quantile(every.frames.score, 0.99)
+    assert np.median(fewer.frames.score) < 1  # what one in a hundred normal frames says of each part
     assert all(p.actual is None for p in fewer.explain(50) if p.sensor == "s1")
 
 
