@@ -23,10 +23,8 @@ from torch import Tensor, nn
 from models.scenes import F32, I32, I64, Bool
 from models.stretches import BOS, UNK, Stretches
 
-N_CLASSES_MAX = (
-    1024  # 1,021 tokens of their own: several times what any set of system calls or log templates measured has
-)
-WARM_UP = 8  # tokens of context before the first target; with 16 or 32 the scores rank no better, and it costs a quarter
+N_CLASSES_MAX = 1024  # several times what any set of system calls or log templates measured has
+WARM_UP = 8  # tokens of context before the first target; 16 or 32 rank no better, and cost a quarter more
 UNIFORM = 1e-3  # share of the uniform distribution in a prediction: bounds the surprise of one token by ln(V / .001)
 BATCH_STEPS = 16_384  # steps of all lanes; larger batches leave the processor's cache
 HEAD_LOGITS = 1 << 18  # logits at one time, for the same reason
