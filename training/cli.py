@@ -13,8 +13,10 @@ import typer
 from stream_app.cli import app, run
 from stream_app.cli_output import note, rows, say
 from stream_app.errors import UsageError
+from training.cli_clusters import clusters
 
 DEVICES = ("auto", "cpu", "cuda")
+app.add_typer(clusters, name="clusters")
 
 
 def main() -> None:
@@ -46,6 +48,22 @@ def train(
         rows([], made.facts, as_json=True)
     else:
         say(str(out))
+
+
+@app.command(epilog="\b\nExample: tailrace embed --input pump.parquet --model bundles/pump --out embedded/ --shard 2/8")
+def embed(
+    file: Annotated[Path, typer.Option("--input", help="Parquet or CSV, long or wide.")],
+    model: Annotated[Path, typer.Option(help="A bundle, as train writes it.")],
+    out: Annotated[Path, typer.Option(help="A folder for the shards; one that is there is not made again.")],
+    shard: Annotated[str | None, typer.Option(help="i/n: the entities of one of n shards. Default: 1/1.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """The embedding of every window of a file, in shards."""
+    from stream_app.embed import Job
+    from stream_app.embed import embed as run_embed
+
+    made = run_embed(Job(file, model, out, shard))
+    rows([made], made, as_json)
 
 
 @app.command(epilog="\b\nExample: tailrace demo --real")
