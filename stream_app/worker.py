@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ log = structlog.get_logger("worker")
 
 # Faust's services wait for each other at the end; what takes longer than this has nothing left to save.
 _STOP_S = 8.0
+# Where checkpoints take long they come less often, so that they never take more than a sixth of the time.
+_WORK_PER_CHECKPOINT = 5
 # Records live until their batch is done: looking for garbage after every 700 of them, as is usual, finds none.
 _GARBAGE_AFTER = 50_000
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # names of glibc's malloc.h
@@ -136,9 +139,12 @@ async def _run(app: WorkerApp, partitions: Partitions, stop: _Signals, watchdog:
 
 
 async def _checkpoints(partitions: Partitions) -> None:
+    took_s, every_s = 0.0, partitions.hosting.config.worker.checkpoint / 1e6
     while True:
-        await asyncio.sleep(partitions.hosting.config.worker.checkpoint / 1e6)
+        await asyncio.sleep(max(every_s, _WORK_PER_CHECKPOINT * took_s))
+        began = time.monotonic()
         await partitions.checkpoint()
+        took_s = time.monotonic() - began
 
 
 async def _end(app: WorkerApp, partitions: Partitions, worker: Worker) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pytest
 import yaml
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from plain_detector import PlainDetector
@@ -155,7 +156,9 @@ class Live:
     def wait_until(self, holds: Callable[[], bool], within_s: float = 60.0) -> None:
         give_up = time.monotonic() + within_s
         while not holds():
-            assert time.monotonic() < give_up, "\n".join(worker.said() for worker in self.processes)
+            failed = any((worker.process.poll() or 0) > 0 for worker in self.processes)
+            if failed or time.monotonic() > give_up:
+                pytest.fail("\n".join(worker.said() for worker in self.processes))
             time.sleep(0.2)
 
     def wait_until_read(self, n: int) -> None:

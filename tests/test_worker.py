@@ -142,6 +142,16 @@ def test_until_end_a_second_time_finds_nothing_to_do(finished: Live) -> None:
     assert (finished.accounting(), len(read_all(finished.bootstrap, f"{finished.name}-alerts"))) == before
 
 
+def test_a_busy_partition_does_not_hold_up_a_quiet_one(live: Live) -> None:
+    produce(live.bootstrap, live.topic, [(b"e0", v, stamp) for _, v, stamp in stream(6000, entities=1)], PARTITIONS)
+    assert live.start("--until-end", max_poll_records=200).wait(90) == 0
+    said = [(r.timestamp, orjson.loads(r.value)["inputs"][0]) for r in read_all(live.bootstrap, f"{live.name}-scores")]
+    quiet_done = max(at for at, source in said if source["partition"] == 1)
+    busy_then = max(source["last_offset"] for at, source in said if source["partition"] == 0 and at <= quiet_done)
+    quiet, busy = 2_800, 14_800
+    assert busy_then < quiet + (busy - quiet) / 2, "they take turns"
+
+
 def test_a_missing_source_topic_is_named_with_the_command_that_makes_it(kafka: KafkaCluster, tmp_path: Path) -> None:
     worker = Live(kafka.bootstrap, "nobody", "no-such-topic", tmp_path).start()
     assert worker.wait() == 3
