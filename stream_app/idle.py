@@ -16,7 +16,7 @@ from stream_app.closed import STAGE
 from stream_app.config import Limits
 from stream_app.keys import Keys
 from stream_app.pending import Pending
-from stream_app.segments import NEVER
+from stream_app.segments import NEVER, distinct
 
 RELIEF = 8  # a limit that is reached makes room for an eighth, so that it is not reached again at once
 
@@ -61,7 +61,7 @@ class Silence:
             found.append(slots[: int(np.searchsorted(-left, -(room - room // RELIEF))) + 1])
         if entities > seats:
             found.append(self._by_silence(self._keys.live())[: entities - (seats - seats // RELIEF)])
-        return np.unique(np.concatenate(found))
+        return distinct(*found)
 
     def _by_silence(self, slots: I32) -> I32:
         clocks: I64 = self._keys[STAGE]["clock_us"][slots]

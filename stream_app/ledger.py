@@ -16,6 +16,7 @@ import numpy as np
 
 from models.scenes import I32, I64
 from stream_app.keys import Row
+from stream_app.segments import lengths_of, starts_of
 
 MAX_PAGES = 64  # bounds the undo log; more pages are merged, which only makes the safe offset coarser
 READ, SCORED, LATE, DUPLICATE, DEAD = range(5)
@@ -98,15 +99,21 @@ class Ledger:
         if len(slots) and self._pages:
             self._pages[-1].note(slots, rows)
 
+    def add(self, outcome: int, n: int) -> None:
+        """`n` samples of the current batch came to this outcome."""
+        if n:
+            self._pages[-1].counts[outcome] += n
+
     def count(self, outcome: int, offsets: I64) -> None:
-        """One sample per entry of `offsets` came to this outcome."""
+        """One sample per entry of `offsets` came to this outcome. Equal offsets are neighbours, mostly."""
         if not len(offsets):
             return
-        starts = [page.start for page in self._pages]
-        at = np.searchsorted(starts, offsets, side="right") - 1
+        runs = starts_of(offsets)
+        at = np.searchsorted([page.start for page in self._pages], offsets[runs], side="right") - 1
         assert at.min() >= 0, "an outcome for an offset that is already settled"
-        for i, n in zip(*np.unique(at, return_counts=True), strict=True):
-            self._pages[i].counts[outcome] += n
+        counts = np.bincount(at, lengths_of(runs, len(offsets))).astype(np.int64)
+        for i in np.flatnonzero(counts):
+            self._pages[i].counts[outcome] += counts[i]
 
     def accounting(self) -> Accounting:
         """Of everything read so far."""

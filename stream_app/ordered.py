@@ -131,7 +131,9 @@ class Ordered:
 
     def before(self, rows: I64) -> I64:
         """How many rows of each chunk lie before its group's row. `rows`: one per group"""
-        return np.clip(rows[self.chain.owner] - self._base, 0, self.chain.length)
+        n: I64 = np.clip(rows[self.chain.owner] - self._base, 0, self.chain.length)
+        return n
 
     def _chunk_of(self, rows: I64) -> I64:
-        return np.searchsorted(self._base, rows, side="right") - 1
+        chunk: I64 = np.searchsorted(self._base, rows, side="right") - 1
+        return chunk

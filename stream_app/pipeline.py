@@ -51,13 +51,13 @@ class Pipeline:
         decoded = self.decoder.decode(batch)
         if len(batch):
             self._ledger.begin(int(batch.offsets[0]), int(batch.offsets[-1]) + 1, self.decoder.clock_us)
-        return self._step(decoded, batch.offsets)
+        return self._step(decoded)
 
     def step_samples(self, samples: Samples) -> Result:
         """Takes samples that are columns already, as a file gives them. Their entities are slots of `keys`."""
         if len(samples):
             self._ledger.begin(int(samples.offset[0]), int(samples.offset[-1]) + 1, int(samples.clock_us[-1]))
-        result = self._step(Decoded(samples), samples.offset)
+        result = self._step(Decoded(samples))
         self._ledger.settle(self.safe_offset())
         return result
 
@@ -65,9 +65,9 @@ class Pipeline:
         """The end of a file: all windows close."""
         return self._after_windows(self._windows.finish(), ())
 
-    def _step(self, decoded: Decoded, offsets: I64) -> Result:
+    def _step(self, decoded: Decoded) -> Result:
         self._welcome(decoded.samples)
-        self._enter(decoded, offsets)
+        self._enter(decoded)
         closed = self._windows.update(decoded.samples, self._ledger.clock_us)
         return self._after_windows(closed, decoded.dead_letters)
 
@@ -88,12 +88,10 @@ class Pipeline:
 
     # --- books -----------------------------------------------------------------------------------------------------
 
-    def _enter(self, decoded: Decoded, offsets: I64) -> None:
-        self._ledger.count(READ, decoded.samples.offset[~decoded.samples.end])
-        for letter in decoded.dead_letters:
-            at = np.repeat(offsets[letter.index], letter.n_samples)
-            self._ledger.count(READ, at)
-            self._ledger.count(DEAD, at)
+    def _enter(self, decoded: Decoded) -> None:
+        refused = sum(letter.n_samples for letter in decoded.dead_letters)
+        self._ledger.add(READ, len(decoded.samples) - int(np.count_nonzero(decoded.samples.end)) + refused)
+        self._ledger.add(DEAD, refused)
 
     def _book(self, closed: windows.Closed) -> None:
         self._ledger.note(closed.touched, closed.before)

@@ -201,7 +201,8 @@ class TimeWindows:
 
     def _add(self, slots: I32, starts: I64, columns: Columns, mark: U8 | int = 0) -> None:
         n = len(columns["t_us"])
-        self._pending.add(slots, lengths_of(starts, n), columns, mark | marks(columns, starts, self._grid.stride_us))
+        mark = mark | marks(columns, starts, self._grid.stride_us)
+        self._pending.add(slots, lengths_of(starts, n), columns, mark)
         self._n_open += n
 
     def _end(self, samples: Samples, tombstones: I64) -> tuple[I32, I64]:
