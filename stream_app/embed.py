@@ -47,17 +47,22 @@ def embed(job: Job) -> dict[str, Any]:
     path = job.out / f"part-{i}-of-{n}.parquet"
     if path.exists():
         return {"path": str(path), "windows": pa.parquet.read_metadata(path).num_rows, "done_before": True}
-    detector, reader = open_bundle(job.model), Reader(job.file)
+    return {"path": str(path), "windows": embed_with(open_bundle(job.model), job, path), "done_before": False}
+
+
+def embed_with(detector: Detector, job: Job, path: Path) -> int:
+    """Writes the shard with a detector that is open already, and gives the number of its windows."""
+    reader = Reader(job.file)
     must_fit(reader, detector)
     job.out.mkdir(parents=True, exist_ok=True)
     making = path.with_suffix(".making")
     windows = 0
     with pa.parquet.ParquetWriter(making, _schema(detector)) as writer:
-        for found in _windows(reader, detector, (i, n)):
+        for found in _windows(reader, detector, shard_of(job.shard)):
             writer.write_table(_table(found, detector))
             windows += len(found.scenes)
     making.rename(path)
-    return {"path": str(path), "windows": windows, "done_before": False}
+    return windows
 
 
 def shard_of(text: str | None) -> tuple[int, int]:
