@@ -2,8 +2,8 @@
 
 In: `Samples` in order of arrival. Out: `Arrivals`. Remembers: nothing.
 
-Records of many samples make long runs of rows of one entity. Runs are put in order, and their rows are copied run by
-run; a batch whose entities lie in order already is not copied at all.
+Records of many samples make long runs of rows of one entity. Runs are put in order; a column is copied run by run, and
+only if somebody wants it by entity.
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ class Arrivals:
     lengths: I64  # [g]
     first_clock_us: I64  # [g] the partition's clock at its first and at its last sample
     last_clock_us: I64  # [g]
-    columns: Columns  # [n] each
+    columns: Columns  # [n] each, in order of arrival
+    runs: tuple[I64, I64]  # starts and lengths of ranges of rows that give the rows by entity, end to end
 
     def __len__(self) -> int:
         return int(self.lengths.sum())
 
+    def by_entity(self, *names: str) -> Columns:
+        """Columns by entity, of an entity as they came."""
+        return picked({name: self.columns[name] for name in names}, *self.runs)
 
-def by_entity(samples: Samples, names: Sequence[str]) -> Arrivals:
-    """The columns of these names by entity. They may be the samples' own: not to be written to."""
+
+def arrivals(samples: Samples, names: Sequence[str]) -> Arrivals:
+    """The samples by entity, with the columns of these names."""
     starts = starts_of(samples.entity)
     slots, lengths = samples.entity[starts], lengths_of(starts, len(samples))
-    columns = {name: getattr(samples, name) for name in names}
-    if (slots[1:] < slots[:-1]).any():
-        order = grouped(slots)
-        slots, starts, lengths = slots[order], starts[order], lengths[order]
-        columns = picked(columns, starts, lengths)
+    order = grouped(slots)
+    slots, starts, lengths = slots[order], starts[order], lengths[order]
     first = starts_of(slots)
     last = first + lengths_of(first, len(slots)) - 1
     counts = np.add.reduceat(lengths, first) if len(first) else lengths
@@ -51,7 +53,8 @@ def by_entity(samples: Samples, names: Sequence[str]) -> Arrivals:
         lengths=counts,
         first_clock_us=samples.clock_us[starts[first]],
         last_clock_us=samples.clock_us[starts[last] + lengths[last] - 1],
-        columns=columns,
+        columns={name: getattr(samples, name) for name in names},
+        runs=(starts, lengths),
     )
 
 

@@ -6,7 +6,7 @@ Rows lie in columns that only grow at the end. What one call appends for a slot 
 linked from the newest to the oldest. Appending therefore costs the same however many slots there are and however old
 the stream is; taking costs what is taken, and rows that lie in order can be looked at, and dropped from the oldest on,
 without being moved (`Chain`). Taken rows are garbage: when the columns are full the living rows are pushed
-together or, if they need more than half of the room or little of it, moved to columns twice their size.
+together or, if they need more than half of the room or little of it, moved to larger or smaller columns.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from models.scenes import I32, I64, Bool
-from stream_app.segments import Columns, bases_of, picked, ranges, starts_of
+from stream_app.segments import Columns, bases_of, pick, picked, ranges, starts_of
 
+Ranges = tuple[I64, I64]  # starts and lengths
 U8 = NDArray[np.uint8]
 T = TypeVar("T", bound=np.generic)
 FIRST_ROWS = 65_536  # a few MB: small stores never notice that they move
 FIRST_CHUNKS = 1_024
 BLOCK = 262_144  # rows copied at a time
+ROOM = 3  # columns for so many times the living rows: moving costs each row half a copy in a growing store
 MANY_CHUNKS = 64  # a chain this long is worth packing: taking it costs a step per chunk
 PACKED_PER_CHUNK = 16  # but not before the chain has a 16th of the rows that packing would copy
 
@@ -77,32 +79,42 @@ class Pending:
         alive = self._length[: self._n_chunks] > 0
         return int(self._oldest[: self._n_chunks][alive].min()) if self._alive else None
 
-    def add(self, slots: I32, lengths: I64, columns: Mapping[str, NDArray[Any]], mark: U8 | int = 0) -> None:
+    def add(self, slots: I32, lengths: I64, columns: Mapping[str, NDArray[Any]], rows: Ranges | None = None) -> Columns:
         """Appends rows that lie slot by slot; `lengths` of them per slot, at least one. A slot occurs once.
 
-        `mark` is kept with each slot's chunk and given back by `chain`; what it says is the caller's.
+        With `rows` the rows to append are those of these ranges of the columns, end to end. A column that is not given
+        is 0. Gives the rows as they lie in the store, until it is next changed.
         """
         n, chunks = int(lengths.sum()), len(slots)
-        if not n:
-            return
         self._make_room(n, chunks)
         self._reach(slots)
-        bases = bases_of(lengths)
-        for name, column in self._rows.items():
-            column[self._used : self._used + n] = columns[name]
-        new = slice(self._n_chunks, self._n_chunks + chunks)
-        self._start[new], self._length[new], self._mark[new] = self._used + bases, lengths, mark
+        added = {name: column[self._used : self._used + n] for name, column in self._rows.items()}
+        pick(columns, *(rows or (np.zeros(1, np.int64), np.array([n]))), {name: added[name] for name in columns})
+        for name in added.keys() - columns.keys():
+            added[name][:] = 0
+        if n:
+            self._link(slots, lengths, added["offset"])
+        return added
+
+    def _link(self, slots: I32, lengths: I64, offset: I64) -> None:
+        """Makes a chunk per slot of the rows behind the last one used."""
+        new, bases = slice(self._n_chunks, self._n_chunks + len(slots)), bases_of(lengths)
+        self._start[new], self._length[new], self._mark[new] = self._used + bases, lengths, 0
         self._older[new] = self._head[slots]
-        self._oldest[new] = np.minimum.reduceat(columns["offset"], bases)
+        self._oldest[new] = np.minimum.reduceat(offset, bases)
         self._head[slots] = np.arange(new.start, new.stop, dtype=np.int32)
         self._count[slots] += lengths
         self._chain[slots] += 1
-        self._used, self._n_chunks, self._alive = self._used + n, new.stop, self._alive + n
+        self._used, self._n_chunks, self._alive = self._used + len(offset), new.stop, self._alive + len(offset)
 
-    def pack(self, slots: I32, lengths: I64, columns: Mapping[str, NDArray[Any]], mark: U8 | int = 0) -> None:
+    def pack(self, slots: I32, lengths: I64, columns: Mapping[str, NDArray[Any]]) -> None:
         """Puts back what is left of slots that were taken."""
-        self.add(slots, lengths, columns, mark)
+        self.add(slots, lengths, columns)
         self._packed[slots] = lengths
+
+    def mark(self, slots: I32, marks: U8) -> None:
+        """Marks the newest chunk of each slot. What a mark says is the caller's; `chain` gives it back."""
+        self._mark[self._head[slots]] = marks
 
     def take(self, slots: I32) -> tuple[I64, Columns]:
         """Removes all rows of these slots: how many of each, and the rows slot by slot in the order of appending."""
@@ -167,7 +179,7 @@ class Pending:
             self._chain = np.concatenate([self._chain, np.zeros(more, np.int32)])
 
     def _make_room(self, n: int, chunks: int) -> None:
-        """Moves to columns of twice the living rows when the old ones are full; the table of chunks just grows."""
+        """Moves to columns with more room when the old ones are full; the table of chunks just grows."""
         if self._used + n > len(self._rows["offset"]):
             self._move(n)
         short = self._n_chunks + chunks - len(self._start)
@@ -179,14 +191,16 @@ class Pending:
 
     def _move(self, n: int) -> None:
         alive = np.flatnonzero(self._length[: self._n_chunks])
-        lengths, room = self._length[alive].astype(np.int64), FIRST_CHUNKS + 2 * len(alive)
-        at, every = ranges(self._start[alive], lengths), np.arange(len(alive))
-        capacity, needed = len(self._rows["offset"]), len(at) + n
+        start, lengths = self._start[alive], self._length[alive].astype(np.int64)
+        every, room = np.arange(len(alive)), FIRST_CHUNKS + 2 * len(alive)
+        capacity, n_alive = len(self._rows["offset"]), int(lengths.sum())
+        fits = capacity // (4 * ROOM) <= n_alive + n <= capacity // 2
         for name, column in self._rows.items():  # one by one: at most one column lies in memory twice
-            if not capacity // 8 <= 2 * needed <= capacity:
-                self._rows[name] = _moved(column, at, max(FIRST_ROWS, 2 * needed))
+            if not fits:
+                self._rows[name] = np.empty(max(FIRST_ROWS, ROOM * (n_alive + n)), column.dtype)
+                pick({name: column}, start, lengths, {name: self._rows[name][:n_alive]})
             else:
-                _pushed_together(column, at)
+                _pushed_together(column, ranges(start, lengths))
         renamed = np.full(self._n_chunks + 1, -1, np.int32)  # the last entry: "no chunk" stays -1
         renamed[alive] = every
         self._head = renamed[self._head]
@@ -196,7 +210,7 @@ class Pending:
             _moved(bases_of(lengths), every, room),
             _moved(lengths.astype(np.int32), every, room),
         )
-        self._used, self._n_chunks = len(at), len(alive)
+        self._used, self._n_chunks = n_alive, len(alive)
 
 
 def _moved(column: NDArray[T], rows: I64, capacity: int) -> NDArray[T]:

@@ -68,11 +68,22 @@ def distinct(*columns: NDArray[K]) -> NDArray[K]:
 
 def picked(columns: Mapping[str, NDArray[Any]], starts: I64, lengths: I64) -> Columns:
     """The rows of half-open ranges, end to end, of each column."""
+    n = int(lengths.sum())
+    into = {name: np.empty(n, column.dtype) for name, column in columns.items()}
+    pick(columns, starts, lengths, into)
+    return into
+
+
+def pick(columns: Mapping[str, NDArray[Any]], starts: I64, lengths: I64, into: Columns) -> None:
+    """Copies the rows of half-open ranges, end to end, to columns of their length."""
     if len(lengths) and int(lengths.sum()) >= LONG * len(lengths):
         slices = [slice(a, b) for a, b in zip(starts.tolist(), (starts + lengths).tolist(), strict=True)]
-        return {name: np.concatenate([column[s] for s in slices]) for name, column in columns.items()}
+        for name, column in columns.items():
+            np.concatenate([column[s] for s in slices], out=into[name])
+        return
     rows = ranges(starts, lengths)
-    return {name: column.take(rows) for name, column in columns.items()}
+    for name, column in columns.items():
+        np.take(column, rows, out=into[name], mode="clip")  # "clip": numpy copies once more where it must check
 
 
 def bisected(values: I64, first: I64, last: I64, wanted: I64) -> I64:

@@ -17,7 +17,7 @@ import numpy as np
 
 from models.detector import Detector, WindowSpec
 from models.scenes import I32, I64, Bool
-from stream_app.arrivals import Arrivals, by_entity, without
+from stream_app.arrivals import Arrivals, arrivals, without
 from stream_app.closed import INGEST as INGEST
 from stream_app.closed import STAGE as STAGE
 from stream_app.closed import Causes, Change, Cuts
@@ -29,14 +29,15 @@ from stream_app.errors import ConfigurationError
 from stream_app.idle import Silence
 from stream_app.keys import Keys, Row
 from stream_app.ordered import Ordered, marks, oddities, unordered
-from stream_app.pending import U8, Chain, Pending
+from stream_app.pending import Chain, Pending
 from stream_app.resends import Resends
 from stream_app.samples import Samples
 from stream_app.segments import NEVER, Columns, distinct, inner, last_of, lengths_of, ranges, running_max, starts_of
 from stream_app.tidying import tidied
 
 DEFAULT = WindowSpec(length_us=60_000_000, stride_us=10_000_000)  # where neither settings nor bundle say anything
-ARRIVING = ("t_us", "value", "offset", "sensor")
+STORED = ("t_us", "value", "offset", "sensor")
+ARRIVING = (*STORED, "clock_us")
 COLUMNS = {"t_us": np.int64, "value": np.float64, "offset": np.int64, "sensor": np.int32, "skipped": np.int32}
 
 
@@ -93,10 +94,11 @@ class _Pieces:
 
 def _pieces(came: Arrivals, clock_us: I64, idle_us: int) -> _Pieces:
     """The pieces of all entities, in order; `clock_us`: the clock at each entity's last sample before."""
-    t_us, starts = came.columns["t_us"], came.starts
-    silent = starts[came.first_clock_us - clock_us >= idle_us]
-    if "clock_us" in came.columns:
-        silent = distinct(silent, inner(np.flatnonzero(np.diff(came.columns["clock_us"]) >= idle_us) + 1, starts)[0])
+    t_us, starts = came.by_entity("t_us")["t_us"], came.starts
+    silent, clock = starts[came.first_clock_us - clock_us >= idle_us], came.columns["clock_us"]
+    if len(clock) and clock[-1] - clock[0] >= idle_us:  # it never falls: else nobody was silent within the batch
+        pauses = np.flatnonzero(np.diff(came.by_entity("clock_us")["clock_us"]) >= idle_us) + 1
+        silent = distinct(silent, inner(pauses, starts)[0])
     first = distinct(starts, np.flatnonzero(t_us[1:] < t_us[:-1]) + 1, silent)
     length = lengths_of(first, len(t_us))
     group = np.searchsorted(starts, first, side="right") - 1
@@ -120,13 +122,11 @@ class TimeWindows:
     def update(self, samples: Samples, clock_us: int) -> Closed:
         """Takes the next samples of the partition; `clock_us` is its clock after the batch, also of an empty one."""
         tombstones = np.flatnonzero(samples.end)
-        arrivals = by_entity(
-            without(samples, tombstones), ARRIVING if self._brief(samples) else (*ARRIVING, "clock_us")
-        )
+        came = arrivals(without(samples, tombstones), ARRIVING)
         forced = self._silence.excess()
-        change = Change.of(self._keys, arrivals.slots, samples.entity[tombstones], forced)
+        change = Change.of(self._keys, came.slots, samples.entity[tombstones], forced)
         self._shut_all(forced)
-        late = self._take(arrivals)
+        late = self._take(came)
         ended, shut = self._end(samples, tombstones)
         idle = self._silence.due(clock_us)
         change.touch(idle)
@@ -150,10 +150,6 @@ class TimeWindows:
     def forget(self, slots: I32) -> None:
         """The slots are about to be released. Only such as are closed may be: ended, idle or forced."""
         assert not self._pending.count(slots).any(), "samples are pending in a slot to be released"
-
-    def _brief(self, samples: Samples) -> bool:
-        """Whether no entity can have been silent between two samples of the batch: the clock never falls."""
-        return len(samples) == 0 or int(samples.clock_us[-1] - samples.clock_us[0]) < self._idle_us
 
     # --- the verdict on each sample -----------------------------------------------------------------------------------
 
@@ -183,27 +179,29 @@ class TimeWindows:
 
     def _store(self, came: Arrivals, pieces: _Pieces, shut: I64) -> I64:
         """Stores what is in a window that is open. Gives the offsets of the rest."""
-        columns, skipped = came.columns, np.zeros(len(came), np.int32)
+        self._n_open += len(came)
+        columns = {name: came.columns[name] for name in STORED}
         touched = self._grid.first(pieces.first_us) <= shut
         if not touched.any():  # almost always: nothing that came is in a window that is shut
-            self._add(came.slots, came.starts, columns | {"skipped": skipped})
+            added = self._pending.add(came.slots, came.lengths, columns, came.runs)
+            self._pending.mark(came.slots, marks(added, came.starts, self._grid.stride_us))
             return came.starts[:0]
-        rows = ranges(pieces.first[touched], pieces.length[touched])
+        rows, n = ranges(pieces.first[touched], pieces.length[touched]), len(came)
+        columns = came.by_entity(*STORED) | {"skipped": np.zeros(n, np.int32)}
         by, t_us = np.repeat(shut[touched], pieces.length[touched]), columns["t_us"][rows]
-        skipped[rows] = np.maximum(by + 1 - self._grid.first(t_us), 0)
-        late = np.zeros(len(came), bool)
+        columns["skipped"][rows] = np.maximum(by + 1 - self._grid.first(t_us), 0)
+        late = np.zeros(n, bool)
         late[rows] = self._grid.last(t_us) <= by
-        slots = np.repeat(came.slots, came.lengths)[~late]
-        starts = starts_of(slots)
-        stored = {name: c[~late] for name, c in (columns | {"skipped": skipped}).items()}
-        self._add(slots[starts], starts, stored, oddities(stored, starts))
+        self._put(np.repeat(came.slots, came.lengths)[~late], {name: c[~late] for name, c in columns.items()})
+        self._n_open -= int(late.sum())
         return columns["offset"][late]
 
-    def _add(self, slots: I32, starts: I64, columns: Columns, mark: U8 | int = 0) -> None:
-        n = len(columns["t_us"])
-        mark = mark | marks(columns, starts, self._grid.stride_us)
-        self._pending.add(slots, lengths_of(starts, n), columns, mark)
-        self._n_open += n
+    def _put(self, slots: I32, columns: Columns, pack: bool = False) -> None:
+        """Stores rows by slot that came as they liked. `pack`: they are all that their slots have."""
+        starts = starts_of(slots)
+        put = self._pending.pack if pack else self._pending.add
+        put(slots[starts], lengths_of(starts, len(slots)), columns)
+        self._pending.mark(slots[starts], marks(columns, starts, self._grid.stride_us) | oddities(columns, starts))
 
     def _end(self, samples: Samples, tombstones: I64) -> tuple[I32, I64]:
         """Tombstones: all windows of their slots are shut. Gives the slots and their last window shut before."""
@@ -270,7 +268,5 @@ class TimeWindows:
         counts, columns = self._pending.take(slots)
         done = tidied(columns, np.repeat(np.arange(len(slots)), counts))
         self._resends.add(done.origin, done.resent)
-        starts = starts_of(done.group)
-        mark = marks(done.columns, starts, self._grid.stride_us) | oddities(done.columns, starts)
-        self._pending.pack(slots, lengths_of(starts, len(done.group)), done.columns, mark)
+        self._put(slots[done.group], done.columns, pack=True)
         return done.resent
