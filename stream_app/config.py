@@ -70,7 +70,6 @@ class Windows(Section):
     max_ahead: Duration = 3_600_000_000  # one hour: generous to clocks, but a clock in the wrong unit is far outside
     max_behind: Duration = 20 * 365 * 86_400_000_000  # refuses seconds taken for milliseconds, and zero
 
-
     def idle_us(self, length_us: int) -> int:
         """The silence that closes an entity's windows: where it is not given five minutes, or the windows' length if
         that is more, since between two samples of a slow sensor nothing ends."""

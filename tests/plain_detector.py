@@ -15,10 +15,12 @@ from models.scenes import Scenes
 
 CARRY = np.zeros(1, [("n", np.float64), ("mean", np.float64)])
 
+MINUTES = WindowSpec(length_us=60_000_000, stride_us=10_000_000)
+
 
 @dataclass(frozen=True)
 class PlainDetector:
-    windows: WindowSpec = WindowSpec(length_us=60_000_000, stride_us=10_000_000)
+    windows: WindowSpec = MINUTES
     sensors: tuple[str, ...] = ("a", "b")
     vocabulary: dict[str, int] = field(default_factory=dict)
     kind: str = "sensors"

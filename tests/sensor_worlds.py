@@ -21,7 +21,7 @@ RATES = {"aligned": (1.0, 1.0, 1.0), "single": (1.0,), "multirate": (10.0, 10.0,
 
 @dataclass(frozen=True)
 class World:
-    """seconds of data of some entities; `lost`: share of samples missing; `fault_s`: from when sensor 0 goes its own way."""
+    """seconds of data of some entities; `lost`: share of samples missing; `fault_s`: when sensor 0 begins to stray."""
 
     kind: str
     entities: int = 1

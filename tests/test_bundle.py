@@ -83,7 +83,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit(f / MANIFEST, lambda m: m["settings"].update(risk=2)),
         "does not describe",
     ),
-    "a link": (lambda f: ((f / "x").write_bytes((f / ARRAYS).read_bytes()), (f / ARRAYS).unlink(), (f / ARRAYS).symlink_to(f / "x")), "regular"),
+    "a link": (lambda f: ((f / ARRAYS).rename(f / "x"), (f / ARRAYS).symlink_to(f / "x")), "regular"),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from models import levels
 from models.scenes import Scenes, no_scenes
-from tests.sensor_worlds import World, detector, part, score, scenes, trained
+from tests.sensor_worlds import World, detector, part, scenes, score, trained
 
 KINDS = ("aligned", "single", "multirate")
 TOLERANCE = {"rtol": 2e-4, "atol": 2e-5}  # float32 sums in another order
@@ -26,7 +27,7 @@ def test_scores_do_not_depend_on_how_windows_come_in_calls(kind: str, cuts: list
     whole = score(known, given_)
     edges = sorted({0, *(c for c in cuts if c < len(given_)), len(given_)})
     carry, pieces = known.carry_initial.copy(), []
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         piece = known.score(part(given_, slice(a, b)), carry)
         pieces.append(piece)
         carry = piece.carry
