@@ -28,8 +28,12 @@ class Calibration:
     beta: float  # mean excess over u
 
 
-def fit_calibration(values: F64) -> Calibration:
-    """Of at least one value, all finite. From fewer than some 100 the tail is an extrapolation."""
+def fit_calibration(values: F64, least_excess: float = 0.0) -> Calibration:
+    """Of at least one value, all finite. From fewer than some 100 the tail is an extrapolation.
+
+    least_excess: `beta` is not smaller, in the unit of the values; so that values which hardly differ do not make
+    every other one strange beyond measure.
+    """
     ordered = np.sort(values)
     n = len(ordered)
     n_tail = max(N_TAIL_MIN, round(n * TAIL_SHARE))
@@ -43,7 +47,7 @@ def fit_calibration(values: F64) -> Calibration:
     beta = float(np.mean(above - u)) if len(above) else spread
     # Values that are all alike have no scale of their own: a thousandth of what they are is taken for one.
     least = 1e-3 * (spread + abs(u)) + 1e-12
-    return Calibration(points, -np.log((as_large + 1) / (n + 1)), max(beta, least))
+    return Calibration(points, -np.log((as_large + 1) / (n + 1)), max(beta, least, least_excess))
 
 
 def surprise(calibration: Calibration, x: F64) -> F64:

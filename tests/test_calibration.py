@@ -60,3 +60,8 @@ def test_a_million_values_are_kept_as_few_points() -> None:
 
 def test_nan_stays_nan() -> None:
     assert np.isnan(surprise(fit_calibration(np.arange(9.0)), np.array([np.nan]))[0])
+
+
+def test_values_that_hardly_differ_do_not_make_others_strange_beyond_measure() -> None:
+    found = surprise(fit_calibration(np.linspace(0, 1e-9, 100), least_excess=0.5), np.array([1.0]))
+    assert 2 < found[0] < 7

@@ -40,6 +40,8 @@ TOKENS_MIN = 100  # fewer say nothing about order
 MEMORY_TOKENS_MAX = 3_000_000  # counting n-grams of all orders takes some 200 bytes a token
 HELD_TOKENS_MAX = 300_000  # per fold, to calibrate on: 3 s of scoring, and 10,000 windows
 PLACED_MAX = 5_000  # windows that the clusters are fitted to: beyond it the tree grows, not what it shows
+LEAST_EXCESS = 0.01  # of a part's statistic beyond its 95 % point; .07 was the least seen on real sets
+LEAST_EXCESS_TOTAL = 0.5  # nats; 1 if the parts were exponential and one alone mattered
 NETWORKS_SHARE = 0.7  # of a time budget
 SESSION_RISK = 0.01  # false alarms per session that ends, where there is no other wish
 RISK_BOUNDS = (1e-5, 1e-2)
@@ -191,9 +193,9 @@ def _calibrated(held: list[_Held]) -> tuple[TokenScale, F64, I64]:
     """The scale, and the held-out windows' scores with their sessions."""
     ordinary = np.concatenate([h.targets for h in held]).mean(0, dtype=np.float64)
     means = np.concatenate([h.windows.means(ordinary, N_ORDINARY) for h in held])
-    parts = tuple(fit_calibration(means[:, i]) for i in range(len(PARTS)))
+    parts = tuple(fit_calibration(means[:, i], LEAST_EXCESS) for i in range(len(PARTS)))
     added = sum((surprise(c, means[:, i]) for i, c in enumerate(parts)), np.zeros(len(means)))
-    total = fit_calibration(added)
+    total = fit_calibration(added, LEAST_EXCESS_TOTAL)
     return TokenScale(ordinary, parts, total), surprise(total, added), np.concatenate([h.session for h in held])
 
 
