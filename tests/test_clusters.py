@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 
 from models.clusters import METHODS, ClustersProblem, place, prepare, read_clusters, write_clusters
 from training.cluster_labels import calibrate_membership, names_of, pseudo_labels, purities
+from training.cluster_picture import picture
 from training.cluster_scores import against, silhouette, stability
 from training.clusters import Wish, all_methods, compare, fit_clusters
 
@@ -138,3 +140,15 @@ def test_what_is_no_folder_of_clusters_is_refused(tmp_path: Path) -> None:
 def test_what_cannot_be_fitted_is_refused_in_words(wish: Wish) -> None:
     with pytest.raises(ValueError, match=r"is no method|points"):
         fit_clusters(np.zeros((1, 3)), wish)
+
+
+def test_the_picture_shows_every_cluster_by_name_and_is_valid_xml() -> None:
+    points, truth = blobs(n=100)
+    label = np.array([int(t[-1]) for t in truth]) - (np.arange(100) < 5) * 10
+    drawn = picture(points, np.maximum(label, -1), {0: "up & <running>"})
+    root = ElementTree.fromstring(drawn)
+    text = [element.text or "" for element in root.iter() if element.tag.endswith("text")]
+    assert len(text) == 5
+    assert any(line.startswith("up & <running>") for line in text)
+    assert any(line.startswith("noise (5)") for line in text)
+    ElementTree.fromstring(picture(np.zeros((1, 1)), np.array([-1])))
