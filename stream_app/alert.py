@@ -30,9 +30,9 @@ class AlertSensor:
 
     sensor: str
     contribution: float
-    actual: float | None
-    expected: float | None
-    bins: tuple[tuple[str, float], ...]  # (start, share of the contribution); empty in a closing message
+    actual: float | str | None  # of tokens the token
+    expected: float | str | None
+    bins: tuple[tuple[str, float], ...]  # (start, or index of the token; share); empty in a closing message
 
 
 @dataclass(frozen=True)

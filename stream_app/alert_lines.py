@@ -83,4 +83,4 @@ def _sensors(alert: dict[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "?"
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)

@@ -13,7 +13,7 @@ import hashlib
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ INITIAL = np.zeros(
     ],
 )
 
+NO_WORD = "(a token not in the vocabulary, or the end)"
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -71,6 +73,7 @@ class Origin:
     sensors: tuple[str, ...]
     cluster_names: dict[int, str]
     live: bool = True  # a topic; else `topic` is a file's name
+    words: dict[int, str] = field(default_factory=dict)  # tokens by their ids; empty for sensors
 
     @classmethod
     def of(cls, spec: Any) -> Origin:
@@ -78,7 +81,9 @@ class Origin:
         d, config = spec.detector, spec.config
         model = config.model or d.digest
         live = spec.topic in {source.topic for source in config.sources}
-        return cls(config.detector, d.digest, model, spec.topic, spec.partition, d.sensors, d.cluster_names, live)
+        words = {i: word for word, i in d.vocabulary.items()}
+        place = (spec.topic, spec.partition)
+        return cls(config.detector, d.digest, model, *place, d.sensors, d.cluster_names, live, words)
 
 
 class Episodes:
@@ -168,7 +173,7 @@ class Episodes:
             row["sensor"][k], row["contribution"][k] = self._index[p.sensor], p.contribution
             row["actual"][k] = np.nan if p.actual is None else p.actual
             row["expected"][k] = np.nan if p.expected is None else p.expected
-        bins = [tuple((rfc3339(at), float(share)) for at, share in p.bins) for p in kept]
+        bins = [tuple((self._place(at), float(share)) for at, share in p.bins) for p in kept]
         return tuple(self._sensor(row, k, of) for k, of in enumerate(bins))
 
     def _explained(self, row: Any) -> tuple[AlertSensor, ...]:
@@ -176,7 +181,17 @@ class Episodes:
 
     def _sensor(self, row: Any, k: int, bins: tuple[tuple[str, float], ...]) -> AlertSensor:
         name, share = self._origin.sensors[int(row["sensor"][k])], float(row["contribution"][k])
-        return AlertSensor(name, share, _known(row["actual"][k]), _known(row["expected"][k]), bins)
+        return AlertSensor(name, share, self._value(row["actual"][k]), self._value(row["expected"][k]), bins)
+
+    def _value(self, value: Any) -> float | str | None:
+        """A reading as a number, a token as it came."""
+        if not np.isfinite(value):
+            return None
+        return self._origin.words.get(int(value), NO_WORD) if self._origin.words else float(value)
+
+    def _place(self, at: int) -> str:
+        """A bin's start as a time; of a sequence the token's index."""
+        return str(at) if self._origin.words else rfc3339(at)
 
 
 @dataclass(frozen=True)
@@ -227,7 +242,3 @@ def _reproduce(o: Origin, first_offset: int, last_offset: int, alert_id: str) ->
     span = f"--partition {o.partition} --from-offset {first_offset} --to-offset {last_offset}"
     source = f"replay --topic {shlex.quote(o.topic)} {span}" if o.live else f"detect --input {shlex.quote(o.topic)}"
     return f"tailrace {source} --model {shlex.quote(o.model)} --out {alert_id[:8]}"
-
-
-def _known(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
