@@ -30,11 +30,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+import numpy as np
 
-from stream_app.keys import Keys
+from models.scenes import I32
+from stream_app.keys import Keys, Row
 from stream_app.ledger import Accounting
 
 _HEADER = struct.Struct("<4s8sqqq")
+_HEADER_ROW = np.dtype(
+    [("magic", "V4"), ("layout", "V8"), ("now", np.int64), ("before", np.int64), ("ended_at", np.int64)]
+)
 _MAGIC = b"TRS1"
 _SEPARATOR = b"\x00"  # records refuses keys that hold it
 
@@ -103,10 +108,10 @@ def split_key(state_key: bytes) -> tuple[bytes, int]:
 
 @dataclass(frozen=True)
 class Ingest:
-    """The windows stage's row of a key as of an offset."""
+    """The windows stage's rows of some keys as of an offset."""
 
     offset: int
-    row: bytes
+    rows: Row
 
 
 class StateCodec:
@@ -121,9 +126,16 @@ class StateCodec:
         self._layout = hashlib.sha256(layout.encode()).digest()[:8]
         self._size = keys[ingest].dtype.itemsize
 
-    def encode(self, keys: Keys, slot: int, now: Ingest, before: Ingest, ended_at: int) -> bytes:
-        header = _HEADER.pack(_MAGIC, self._layout, now.offset, before.offset, ended_at)
-        return header + now.row + before.row + keys.pack(slot, self._stages)
+    def encode(self, keys: Keys, slots: I32, now: Ingest, before: Ingest) -> list[bytes]:
+        """The states of some slots; `now` and `before` are of these slots."""
+        header = np.empty(len(slots), _HEADER_ROW)
+        header["magic"], header["layout"] = np.void(_MAGIC), np.void(self._layout)
+        header["now"], header["before"] = now.offset, before.offset
+        header["ended_at"] = keys[self._ingest]["ended_at"][slots]
+        rows = [header, now.rows, before.rows, *(keys[stage].take(slots) for stage in self._stages)]
+        together = np.hstack([row.view(np.uint8).reshape(len(slots), row.itemsize) for row in rows])
+        size, data = together.shape[1], together.tobytes()
+        return [data[at : at + size] for at in range(0, len(data), size)]
 
     def ended_at(self, state: bytes) -> int:
         """Offset of the tombstone that ended the session; -1 while it lives."""

@@ -20,6 +20,7 @@ from stream_app.keys import Keys
 from stream_app.ledger import DEAD, DUPLICATE, LATE, READ, SCORED, Accounting, Ledger
 from stream_app.records import Decoder, DecoderSettings
 from stream_app.samples import DeadLetter, Decoded, RawBatch, Samples
+from stream_app.segments import distinct, starts_of
 from stream_app.sessions import Sessions
 
 __all__ = ["Pipeline", "PipelineSpec", "Result", "ScoredWindows"]
@@ -121,9 +122,7 @@ class Pipeline:
         """What to write and commit now; see `stream_app.checkpoint` for the order. Changes nothing but `store`."""
         offset = self.safe_offset()
         accounting, clock_us = self._ledger.below(offset)
-        dirty = np.unique(
-            np.concatenate([*self._dirty, self._ledger.touched(self._committed, offset)]).astype(np.int32)
-        )
+        dirty = distinct(*self._dirty, self._ledger.touched(self._committed, offset))
         self._dirty = []
         states = self._encode(dirty, offset)
         self.spec.store.update(states)
@@ -143,25 +142,17 @@ class Pipeline:
 
     def _encode(self, slots: I32, offset: int) -> dict[bytes, bytes]:
         rows = self.keys[windows.STAGE]
-        now, before = (self._ledger.rows_at(at, slots, rows) for at in (offset, self._committed))
-        return {
-            self._sessions.name(int(slot)): self._codec.encode(
-                self.keys,
-                int(slot),
-                Ingest(offset, now[i].tobytes()),
-                Ingest(self._committed, before[i].tobytes()),
-                int(rows["ended_at"][slot]),
-            )
-            for i, slot in enumerate(slots)
-        }
+        now, before = (Ingest(at, self._ledger.rows_at(at, slots, rows)) for at in (offset, self._committed))
+        states = self._codec.encode(self.keys, slots, now, before)
+        return dict(zip(map(self._sessions.name, slots.tolist()), states, strict=True))
 
     def _welcome(self, samples: Samples) -> None:
         """Slots given to keys in this batch get the state that is kept for them, or a session that begins here."""
         born = self.keys.take_born()
         if not born:
             return
-        slots, first = np.unique(samples.entity, return_index=True)
-        birth = dict(zip(slots.tolist(), samples.offset[first].tolist(), strict=True))
+        first = starts_of(samples.entity)[::-1]  # of each entity its first row is written last
+        birth = dict(zip(samples.entity[first].tolist(), samples.offset[first].tolist(), strict=True))
         for slot in born:
             if slot in birth:
                 self._sessions.begin(self.keys, slot, birth[slot], self._codec)
@@ -171,7 +162,7 @@ class Pipeline:
     def _release(self) -> None:
         """Ended sessions go; entities without open windows go to the store until their next record."""
         rows, busy = self.keys[windows.STAGE], self._ledger.touched(self._committed, self._ledger.next_offset + 1)
-        dirty = np.unique(np.concatenate([busy, *self._dirty]).astype(np.int32))
+        dirty = distinct(busy, *self._dirty)
         slots = np.setdiff1d(self._sessions.slots(), dirty)
         ended = rows["ended_at"][slots]
         quiet = rows["clock_us"][slots] + self._idle_us <= self._ledger.clock_us
