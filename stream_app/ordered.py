@@ -14,7 +14,18 @@ import numpy as np
 
 from models.scenes import I64
 from stream_app.pending import U8, Chain
-from stream_app.segments import Columns, Packing, bases_of, bisected, distinct, inner, picked, ranges, starts_of
+from stream_app.segments import (
+    Columns,
+    Packing,
+    bases_of,
+    bisected,
+    distinct,
+    inner,
+    lengths_of,
+    picked,
+    ranges,
+    starts_of,
+)
 
 UNORDERED = 1  # rows that are not in order of (time, sensor), or are there twice
 GAPPY = 2  # more than a stride between two rows
@@ -25,7 +36,7 @@ MIXED = 8  # rows that are not in order of offset
 def marks(columns: Columns, starts: I64, stride_us: int) -> U8:
     """Of rows as they come, which lie by segment: UNORDERED, GAPPY. [segments]"""
     t_us, sensor, result = columns["t_us"], columns["sensor"], np.zeros(len(starts), np.uint8)
-    step = np.diff(t_us)
+    step = t_us[1:] - t_us[:-1]
     odd, segment = inner(np.flatnonzero((step <= 0) | (step > stride_us)) + 1, starts)
     step = step[odd - 1]
     result[segment[step > stride_us]] |= GAPPY
@@ -123,7 +134,7 @@ class Ordered:
         ends = distinct(first, last, self._base)
         of = np.searchsorted(first, ends, side="right") - 1
         inside = np.flatnonzero((of >= 0) & (ends < np.append(last, 0)[of]))
-        at, length = ends[inside], np.diff(ends, append=self._n)[inside]
+        at, length = ends[inside], lengths_of(ends, self._n)[inside]
         return self.place(at), length
 
     def picked(self, names: Iterable[str], starts: I64, lengths: I64) -> Columns:
@@ -131,7 +142,7 @@ class Ordered:
 
     def before(self, rows: I64) -> I64:
         """How many rows of each chunk lie before its group's row. `rows`: one per group"""
-        n: I64 = np.clip(rows[self.chain.owner] - self._base, 0, self.chain.length)
+        n: I64 = np.minimum(np.maximum(rows[self.chain.owner] - self._base, 0), self.chain.length)
         return n
 
     def _chunk_of(self, rows: I64) -> I64:

@@ -36,7 +36,10 @@ def starts_of(groups: NDArray[Any]) -> I64:
 
 def lengths_of(starts: I64, n: int) -> I64:
     """How many rows each segment has, given where they start and how many rows there are. [segments]"""
-    return np.diff(starts, append=n)
+    lengths = np.empty(len(starts), np.int64)
+    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+    lengths[-1:] = n - starts[-1:]
+    return lengths
 
 
 def inner(rows: I64, starts: I64) -> tuple[I64, I64]:
@@ -124,7 +127,7 @@ class Packing:
         """Packs any values."""
         if self.distinct is not None:
             return groups * self.span + np.searchsorted(self.distinct, values)
-        return groups * self.span + np.clip(values - self.origin, 0, self.span - 1)
+        return groups * self.span + np.minimum(np.maximum(values - self.origin, 0), self.span - 1)
 
     def value(self, packed: I64, groups: I64) -> I64:
         """What was packed, for values that have a number of their own."""

@@ -230,11 +230,8 @@ class TimeWindows:
             (self._pending.count(change.slots) > 0) & ((now > before) | self._pending.crowded(change.slots))
         )
         slots = change.slots[at]
-        ended_above = np.full(len(slots), -NEVER)
-        _, place, which = np.intersect1d(slots, causes.ended, assume_unique=True, return_indices=True)
-        ended_above[place] = causes.shut[which]
-        closing = Closing(slots, before[at], now[at], ended_above)
-        cuts = self._cut(closing) if len(slots) else Cuts()  # most small batches close nothing
+        # most small batches close nothing
+        cuts = self._cut(Closing(slots, before[at], now[at], _ended_above(slots, causes))) if len(slots) else Cuts()
         self._n_open -= len(cuts.scored) + len(cuts.duplicate)
         return Closed(
             scenes=cuts.scenes,
@@ -270,3 +267,12 @@ class TimeWindows:
         self._resends.add(done.origin, done.resent)
         self._put(slots[done.group], done.columns, pack=True)
         return done.resent
+
+
+def _ended_above(slots: I32, causes: Causes) -> I64:
+    """Which windows of each slot a tombstone closed: those above the last one shut before. [slots]"""
+    place = np.minimum(np.searchsorted(slots, causes.ended), len(slots) - 1)
+    there = slots[place] == causes.ended
+    above = np.full(len(slots), -NEVER)
+    above[place[there]] = causes.shut[there]
+    return above
