@@ -31,7 +31,7 @@ def starts_of(groups: NDArray[Any]) -> I64:
     """The first row of each run of equal values. [runs]"""
     first = np.ones(len(groups), bool)
     np.not_equal(groups[1:], groups[:-1], out=first[1:])
-    return np.flatnonzero(first)
+    return first.nonzero()[0]
 
 
 def lengths_of(starts: I64, n: int) -> I64:
