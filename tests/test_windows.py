@@ -11,7 +11,7 @@ from windows_rig import Record, Rig, arrivals, batches, expected, one_by_one
 
 from models.detector import WindowSpec
 from models.scenes import no_scenes
-from stream_app import idle, pending
+from stream_app import idle, pending, segments
 from stream_app.closed import STAGE, Closed, rounds
 from stream_app.config import Limits, parse
 from stream_app.cutting import Grid
@@ -332,6 +332,7 @@ def test_a_store_that_packs_and_moves_all_the_time_gives_the_same(
     with pytest.MonkeyPatch.context() as patch:
         for name, small in {"FIRST_ROWS": 4, "FIRST_CHUNKS": 2, "MANY_CHUNKS": 2, "PACKED_PER_CHUNK": 3}.items():
             patch.setattr(pending, name, small)
+        patch.setattr(segments, "LONG", 1)
         told = rig(*shape)
         for batch in one_by_one(arrivals(records)):
             told.feed(batch)
