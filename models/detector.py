@@ -104,7 +104,7 @@ class Detector(Protocol):
 
     @property
     def tail(self) -> dict[str, Any]:
-        """What training fitted for stream_app.threshold: the population's tail, numbers and arrays."""
+        """What training fitted for stream_app.threshold.stage: the population's tail, numbers and arrays."""
 
     @property
     def risk(self) -> float:

@@ -1,6 +1,6 @@
 """Scenes: what a closed window holds, as columns. The one form in which data reaches a network, live and in training.
 
-In: nothing. Out: `Scenes`, made by `stream_app.windows`. Remembers: nothing.
+In: nothing. Out: `Scenes`, made by `stream_app.windows.timed`. Remembers: nothing.
 """
 
 from __future__ import annotations

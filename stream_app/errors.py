@@ -9,7 +9,7 @@
     └── Stuck                    exit 1   the watchdog found no progress
 
 What only a bug can break is an `assert`. What one record can break is no error at all: it is a dead letter
-(`stream_app.records.Reason`).
+(`stream_app.records.decoder.Reason`).
 """
 
 from __future__ import annotations

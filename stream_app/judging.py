@@ -12,14 +12,18 @@ import numpy as np
 
 from models.detector import Detector, Frames, Scored
 from models.scenes import I32, Scenes
-from stream_app import alerts, drift, scoring, threshold, windows
+from stream_app import scoring
+from stream_app.alerts import episodes as alerts
 from stream_app.config import Config
+from stream_app.drift import entities as drift
+from stream_app.drift.fleet import FleetDrift
 from stream_app.errors import ConfigurationError
-from stream_app.fleet_drift import FleetDrift
 from stream_app.keys import Keys, Row
 from stream_app.samples import DeadLetter
 from stream_app.scoring import Refused, Scoring
-from stream_app.threshold import Judged
+from stream_app.threshold import stage as threshold
+from stream_app.threshold.stage import Judged
+from stream_app.windows import timed as windows
 
 ABSORBED_STAGE = "pipeline"
 ABSORBED = np.zeros(1, [("absorbed", np.int64)])  # windows below this ordinal have been seen

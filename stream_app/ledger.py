@@ -16,7 +16,7 @@ import numpy as np
 
 from models.scenes import I32, I64
 from stream_app.keys import Row
-from stream_app.segments import distinct, lengths_of, starts_of
+from stream_app.windows.segments import distinct, lengths_of, starts_of
 
 MAX_PAGES = 64  # bounds the undo log; more pages are merged, which only makes the safe offset coarser
 READ, SCORED, LATE, DUPLICATE, DEAD = range(5)

@@ -12,16 +12,17 @@ from dataclasses import replace
 import numpy as np
 
 from models.scenes import I32, I64, Scenes
-from stream_app import scoring, windows
+from stream_app import scoring
 from stream_app.checkpoint import Checkpoint, Ingest, StateCodec, metadata, read_metadata
-from stream_app.closed import rounds
 from stream_app.judging import ABSORBED_STAGE, Judging, PipelineSpec, Result, ScoredWindows, joined, layouts
 from stream_app.keys import Keys
 from stream_app.ledger import DEAD, DUPLICATE, LATE, READ, SCORED, Accounting, Ledger
-from stream_app.records import Decoder, DecoderSettings
+from stream_app.records.decoder import Decoder, DecoderSettings
 from stream_app.samples import DeadLetter, Decoded, RawBatch, Samples
-from stream_app.segments import distinct, starts_of
 from stream_app.sessions import Sessions
+from stream_app.windows import timed as windows
+from stream_app.windows.closed import rounds
+from stream_app.windows.segments import distinct, starts_of
 
 __all__ = ["Pipeline", "PipelineSpec", "Result", "ScoredWindows"]
 

@@ -18,14 +18,14 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from models.detector import Detector
-from stream_app.cli_output import progress
+from stream_app.cli.output import progress
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError, UsageError
+from stream_app.files.results import ResultFolder
 from stream_app.ledger import Accounting
+from stream_app.live.topic_batches import consumer_of, partitions_of, raw_batch
 from stream_app.pipeline import Pipeline, PipelineSpec
-from stream_app.result_files import ResultFolder
 from stream_app.samples import RawBatch
-from stream_app.topic_batches import consumer_of, partitions_of, raw_batch
 
 _POLL_MS = 500
 

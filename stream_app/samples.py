@@ -63,14 +63,14 @@ class DeadLetter:
     """A record, or a part of it, that can't be used; travels to `<source>-dlt` with the record unchanged."""
 
     index: int  # of the record in its RawBatch
-    reason: str  # one of stream_app.records.Reason
+    reason: str  # one of stream_app.records.decoder.Reason
     detail: str  # what was expected and what came, without the payload
     n_samples: int = 1  # how many samples it counts as
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What `stream_app.records` makes of a RawBatch. Read: rows without `end`, and the dead letters' n_samples."""
+    """What the decoder makes of a RawBatch. Read: rows without `end`, and the dead letters' n_samples."""
 
     samples: Samples
     dead_letters: tuple[DeadLetter, ...] = field(default=())

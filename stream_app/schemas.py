@@ -16,10 +16,10 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
-from stream_app.alert import Alert, Cluster, Input
-from stream_app.drift import DriftEvent
+from stream_app.alerts.alert import Alert, Cluster, Input
+from stream_app.drift.entities import DriftEvent
 from stream_app.errors import ConfigurationError
-from stream_app.records_json import Chunk, OneSample, OneToken, Several, Tokens
+from stream_app.records.json_forms import Chunk, OneSample, OneToken, Several, Tokens
 
 VERSION = "1.0.0"  # of the contracts; a change that breaks a reader raises the first number
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from stream_app.local_kafka.cluster import KafkaCluster
-from stream_app.topics import create_topics
+from stream_app.brokers.kafka.cluster import KafkaCluster
+from stream_app.live.topics import create_topics
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,9 @@ from plain_detector import PlainDetector
 
 from models.detector import WindowSpec
 from stream_app.config import Config, parse
+from stream_app.live.status import status
 from stream_app.pipeline import Pipeline, PipelineSpec
 from stream_app.samples import RawBatch
-from stream_app.status import status
 
 ROOT = Path(__file__).parent.parent
 START_MS = 1_700_000_000_000

@@ -1,4 +1,4 @@
-"""The obvious way to read a file's rows, for comparison with the columns of `stream_app.files`."""
+"""The obvious way to read a file's rows, for comparison with the columns of `stream_app.files.reader`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stream_app.file_records import Message
-from stream_app.files import DEFAULT_ENTITY
+from stream_app.files.as_records import Message
+from stream_app.files.reader import DEFAULT_ENTITY
 
 Sample = tuple[str, str, int, float]  # entity, sensor, t_us, value
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from stream_app.records import DecoderSettings, Reason
+from stream_app.records.decoder import DecoderSettings, Reason
 from stream_app.samples import RawBatch
 
 US_OF_TYPE = {"word16": 2**16 - 1, "word32": 2**32 - 1, "bits": 2**53 - 1}

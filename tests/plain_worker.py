@@ -15,8 +15,8 @@ from models.detector import Scored
 from models.scenes import Scenes
 from stream_app.config import parse
 from stream_app.errors import TailraceError
-from stream_app.observe import start_log
-from stream_app.worker import run_worker
+from stream_app.live.observe import start_log
+from stream_app.live.worker import run_worker
 
 
 class SlowDetector(type(DETECTOR)):  # type: ignore[misc]

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from models.detector import Frames, Scored, SensorPart
 from models.scenes import Scenes
-from stream_app import threshold
-from stream_app.alert import Alert, rfc3339
-from stream_app.alerts import INITIAL, STAGE, Episodes, Origin
-from stream_app.judgement import Judged
+from stream_app.alerts.alert import Alert, rfc3339
+from stream_app.alerts.episodes import INITIAL, STAGE, Episodes, Origin
 from stream_app.keys import Keys
-from stream_app.threshold import Threshold
+from stream_app.threshold import stage as threshold
+from stream_app.threshold.judgement import Judged
+from stream_app.threshold.stage import Threshold
 
 ORIGIN = Origin("pump", "b3c4", "bundles/pump", "pump samples", 2, ("ps1", "fs1"), {0: "idle", 3: "running"})
 SECOND = 1_000_000

@@ -15,11 +15,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.helpers import create_ssl_context
 
-from stream_app.broker import broker_status, start_broker, stop_broker
+from stream_app.brokers.broker import broker_status, start_broker, stop_broker
+from stream_app.brokers.kafka.cluster import KafkaCluster
+from stream_app.brokers.kafka.jars import ToolMissing, fetch_jars
 from stream_app.errors import BrokerUnreachable, ConfigurationError
-from stream_app.local_kafka.cluster import KafkaCluster
-from stream_app.local_kafka.jars import ToolMissing, fetch_jars
-from stream_app.topics import ask_cluster, create_topics, partition_counts
+from stream_app.live.topics import ask_cluster, create_topics, partition_counts
 
 
 def _send_and_read(bootstrap: str, topic: str, values: list[bytes], **security: object) -> list[bytes]:
@@ -149,7 +149,9 @@ def test_embedded_broker_starts_answers_and_keeps_its_topics_over_a_stop(tmp_pat
 
 def test_broker_outlives_the_process_that_started_it(tmp_path: Path) -> None:
     pytest.importorskip("noida_db", reason="the embedded broker is an extra")
-    starting = "import pathlib, sys, stream_app.broker as b; b.start_broker(directory=pathlib.Path(sys.argv[1]))"
+    starting = (
+        "import pathlib, sys, stream_app.brokers.broker as b; b.start_broker(directory=pathlib.Path(sys.argv[1]))"
+    )
     subprocess.run([sys.executable, "-c", starting, str(tmp_path)], check=True)
     running = broker_status(directory=tmp_path)
     assert running.state == "running"

@@ -18,7 +18,7 @@ import pytest
 import typer
 from typer.main import get_command
 
-from stream_app.cli import run
+from stream_app.cli.root import run
 from training.cli import app
 
 ROOT = Path(__file__).parent.parent

@@ -10,11 +10,11 @@ from naive_windows import NaiveCount, Story
 from windows_rig import Record, Rig, arrivals, batches, expected, one_by_one
 
 from models.detector import WindowSpec
-from stream_app import pending
-from stream_app.closed import STAGE, Closed
 from stream_app.config import Limits
-from stream_app.counted import CountWindows
 from stream_app.samples import no_samples
+from stream_app.windows import pending
+from stream_app.windows.closed import STAGE, Closed
+from stream_app.windows.counted import CountWindows
 
 IDLE = 20
 

@@ -8,7 +8,7 @@ import pytest
 from plain_detector import PlainDetector
 
 from models.detector import WindowSpec
-from stream_app.alert import rfc3339
+from stream_app.alerts.alert import rfc3339
 from stream_app.config import parse
 from stream_app.fleet import Fault
 from training.demo import run_demo

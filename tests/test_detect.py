@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from plain_detector import PlainDetector
 
 from models.detector import WindowSpec
-from stream_app.detect import Job, Summary, detect_with
 from stream_app.errors import ConfigurationError
+from stream_app.files.detect import Job, Summary, detect_with
 
 T0_MS = 1_700_000_000_000
 in_a_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.energy import chance_distance, energy_distance
-from stream_app.drift import BLOCK, INITIAL, STAGE, Drift, DriftEvent
-from stream_app.fleet_drift import FleetDrift
+from stream_app.drift.entities import BLOCK, INITIAL, STAGE, Drift, DriftEvent
+from stream_app.drift.fleet import FleetDrift
 from stream_app.keys import Keys
 from tests.plain_detector import PlainDetector
 

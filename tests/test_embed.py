@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from plain_detector import PlainDetector
 
-from stream_app.embed import Job, embed, embed_with, read_embeddings, shard_of, vectors
 from stream_app.errors import ConfigurationError, UsageError
+from stream_app.files.embed import Job, embed, embed_with, read_embeddings, shard_of, vectors
 from training import cluster_files
 from training.clusters import Wish
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from live import Live, produce, stream
 
-from stream_app.local_kafka.cluster import KafkaCluster
-from stream_app.topics import TopicShape, ensure_topics
+from stream_app.brokers.kafka.cluster import KafkaCluster
+from stream_app.live.topics import TopicShape, ensure_topics
 
 pytestmark = pytest.mark.kafka
 

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream_app.errors import ConfigurationError, UsageError
-from stream_app.file_order import arriving, order_of
-from stream_app.file_records import CHUNK_SAMPLES, SPAN_US, Message, Recorder
-from stream_app.file_times import times_us
-from stream_app.files import Reader
+from stream_app.files.as_records import CHUNK_SAMPLES, SPAN_US, Message, Recorder
+from stream_app.files.order import arriving, order_of
+from stream_app.files.reader import Reader
+from stream_app.files.times import times_us
 from tests import naive_files
 from tests.naive_files import Sample
 

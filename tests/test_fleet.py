@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stream_app import fleet
-from stream_app.files import Reader
+from stream_app.files.reader import Reader
 
 SMALL = fleet.Fleet(pumps=8, seconds=300.0)
 

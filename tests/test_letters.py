@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from stream_app import letters
+from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError, UsageError
 from stream_app.keys import Keys
-from stream_app.local_kafka.cluster import KafkaCluster
-from stream_app.records import Decoder, DecoderSettings, Reason
+from stream_app.live.topic_batches import batches, consumer_of
+from stream_app.records import letters
+from stream_app.records.decoder import Decoder, DecoderSettings, Reason
 from stream_app.samples import DeadLetter, Headers, RawBatch
-from stream_app.topic_batches import batches, consumer_of
 
 T_MS = 1_700_000_000_000
 GOOD = json.dumps({"sensor": "a", "t": T_MS, "value": 1}).encode()

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from stream_app.bench_load import Load, load_arrow, load_chunks, load_samples
-from stream_app.local_kafka.cluster import KafkaCluster
-from stream_app.peers import PEERS, run_peer
+from stream_app.bench.load import Load, load_arrow, load_chunks, load_samples
+from stream_app.bench.peers import PEERS, run_peer
+from stream_app.brokers.kafka.cluster import KafkaCluster
 
 pytestmark = pytest.mark.kafka
 

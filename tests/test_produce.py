@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.config import Config, parse
 from stream_app.errors import ConfigurationError
-from stream_app.local_kafka.cluster import KafkaCluster
-from stream_app.produce import Job, produce
+from stream_app.files.produce import Job, produce
 from training.reading import Period, read
 
 pytestmark = pytest.mark.kafka

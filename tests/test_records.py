@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from stream_app.config import Limits
 from stream_app.keys import Keys
-from stream_app.records import ARROW, Decoder, DecoderSettings, Reason
+from stream_app.records.decoder import ARROW, Decoder, DecoderSettings, Reason
 from stream_app.samples import Decoded, RawBatch
 from tests.naive_records import NaiveDecoder
 

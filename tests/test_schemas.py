@@ -18,14 +18,14 @@ from jsonschema import Draft202012Validator
 from models.detector import Frames, Scored
 from models.scenes import no_scenes
 from stream_app import schemas
-from stream_app.alert import Alert, AlertSensor, Cluster, Input
-from stream_app.drift import DriftEvent
+from stream_app.alerts.alert import Alert, AlertSensor, Cluster, Input
+from stream_app.alerts.wire import Speaker, encode_alert, encode_drift, score_rows
+from stream_app.drift.entities import DriftEvent
 from stream_app.errors import ConfigurationError
-from stream_app.judgement import Judged
 from stream_app.judging import ScoredWindows
 from stream_app.keys import Keys
-from stream_app.records import Decoder, DecoderSettings
-from stream_app.wire import Speaker, encode_alert, encode_drift, score_rows
+from stream_app.records.decoder import Decoder, DecoderSettings
+from stream_app.threshold.judgement import Judged
 from tests.test_records import batch, good, records
 
 T = "2023-11-14T22:13:20.000000Z"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app import segments
-from stream_app.segments import bisected, distinct, extremes, inner, picked
+from stream_app.windows import segments
+from stream_app.windows.segments import bisected, distinct, extremes, inner, picked
 
 VALUES = st.lists(st.integers(-5, 5), min_size=1, max_size=30)
 CUTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=8)

@@ -15,8 +15,8 @@ from pandas.testing import assert_frame_equal
 from scipy.stats import genpareto
 
 from models import tail
-from stream_app import tail_file
 from stream_app.errors import ConfigurationError
+from stream_app.threshold import tail_file
 
 
 @pytest.mark.parametrize("shape", [-0.8, -0.3, 0.0, 0.2, 0.8])

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app.judgement import Judged
 from stream_app.keys import Keys
-from stream_app.population import LAYOUT, fit_population
-from stream_app.threshold import STAGE, Threshold, initial
+from stream_app.threshold.judgement import Judged
+from stream_app.threshold.population import LAYOUT, fit_population
+from stream_app.threshold.stage import STAGE, Threshold, initial
 from tests.naive_threshold import NaiveThreshold
 
 

@@ -11,9 +11,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_app.fetching import BATCHES_AHEAD, Fetched, Gates, read_batch
-from stream_app.leases import Fenced, Lease, commit_under
-from stream_app.local_kafka.cluster import KafkaCluster
+from stream_app.brokers.kafka.cluster import KafkaCluster
+from stream_app.live.fetching import BATCHES_AHEAD, Fetched, Gates, read_batch
+from stream_app.live.leases import Fenced, Lease, commit_under
 
 ONE, OTHER = TopicPartition("t", 0), TopicPartition("t", 1)
 

@@ -11,14 +11,14 @@ from windows_rig import Record, Rig, arrivals, batches, expected, one_by_one
 
 from models.detector import WindowSpec
 from models.scenes import no_scenes
-from stream_app import idle, pending, segments
-from stream_app.closed import STAGE, Closed, rounds
 from stream_app.config import Limits, parse
-from stream_app.cutting import Grid
 from stream_app.errors import ConfigurationError
 from stream_app.keys import Keys
 from stream_app.samples import no_samples
-from stream_app.windows import DEFAULT, INGEST, CountWindows, TimeWindows, extents, of
+from stream_app.windows import idle, pending, segments
+from stream_app.windows.closed import STAGE, Closed, rounds
+from stream_app.windows.cutting import Grid
+from stream_app.windows.timed import DEFAULT, INGEST, CountWindows, TimeWindows, extents, of
 
 IDLE = 20
 

@@ -21,10 +21,10 @@ from aiokafka.structs import OffsetAndMetadata
 from live import START_MS, Live, WorkerProcess, apart, produce, read_all, stream
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream_app.local_kafka.cluster import KafkaCluster
-from stream_app.local_kafka.properties import free_port
-from stream_app.preflight import changelog_topic
-from stream_app.topics import TopicShape, create_topics, ensure_topics
+from stream_app.brokers.kafka.cluster import KafkaCluster
+from stream_app.brokers.kafka.properties import free_port
+from stream_app.live.preflight import changelog_topic
+from stream_app.live.topics import TopicShape, create_topics, ensure_topics
 
 pytestmark = pytest.mark.kafka
 

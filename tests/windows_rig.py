@@ -10,10 +10,10 @@ from itertools import pairwise
 import numpy as np
 from naive_windows import Arrival, Story
 
-from stream_app.closed import INGEST, STAGE, Closed, rounds
 from stream_app.config import Limits
 from stream_app.keys import Keys
 from stream_app.samples import Samples
+from stream_app.windows.closed import INGEST, STAGE, Closed, rounds
 
 Stories = dict[str, Story]
 

@@ -1,4 +1,4 @@
-"""The command `tailrace`: the commands of `stream_app.cli`, and those that fit.
+"""The command `tailrace`: the commands of `stream_app.cli.root`, and those that fit.
 
 In: the command line. Out: data on stdout, everything else on stderr, an exit code. Remembers: nothing.
 """
@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from stream_app.cli import app, run
-from stream_app.cli_output import note, rows, say
+from stream_app.cli.output import note, rows, say
+from stream_app.cli.root import app, run
 from stream_app.errors import UsageError
 from training.cli_clusters import clusters
 
@@ -59,8 +59,8 @@ def embed(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """The embedding of every window of a file, in shards."""
-    from stream_app.embed import Job
-    from stream_app.embed import embed as run_embed
+    from stream_app.files.embed import Job
+    from stream_app.files.embed import embed as run_embed
 
     made = run_embed(Job(file, model, out, shard))
     rows([made], made, as_json)

@@ -1,6 +1,6 @@
 """`tailrace clusters`: known behaviours found in embeddings, compared, named, and turned into labels.
 
-In: arguments. Out: as `stream_app.cli` says. Remembers: nothing.
+In: arguments. Out: as `stream_app.cli.root` says. Remembers: nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream_app.cli_output import note, rows, say
+from stream_app.cli.output import note, rows, say
 from stream_app.errors import UsageError
 
 METHODS = ("hdbscan", "bayesian_gmm", "gmm", "kmeans", "minibatch_kmeans")

@@ -15,8 +15,8 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from models.clusters import Clusters, ClustersProblem, place, read_clusters, write_clusters
-from stream_app.embed import read_embeddings, vectors
 from stream_app.errors import ConfigurationError, UsageError
+from stream_app.files.embed import read_embeddings, vectors
 from training.cluster_labels import calibrate_membership, pseudo_labels, purities
 from training.clusters import Wish, all_methods, compare, fit_clusters
 

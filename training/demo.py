@@ -20,17 +20,17 @@ from typing import Any
 
 import yaml
 
-from stream_app.alert_lines import alerts, line
-from stream_app.broker import start_broker, stop_broker
-from stream_app.cli_output import logs_to_stderr, note, rows, say
+from stream_app.brokers.broker import start_broker, stop_broker
+from stream_app.brokers.kafka.properties import free_port
+from stream_app.cli.alert_lines import alerts, line
+from stream_app.cli.output import logs_to_stderr, note, rows, say
 from stream_app.config import Config, load
-from stream_app.detector_topics import create
 from stream_app.errors import CheckFailed, TailraceError
-from stream_app.local_kafka.properties import free_port
+from stream_app.files.produce import Job, produce
+from stream_app.live.detector_topics import create
+from stream_app.live.status import status
+from stream_app.live.topic_batches import n_records
 from stream_app.opening import configured_detector
-from stream_app.produce import Job, produce
-from stream_app.status import status
-from stream_app.topic_batches import n_records
 from training.demo_stories import Story, fleet_stories, real_story
 from training.demo_verdict import Books, Verdict, judge
 from training.train import Order, train

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from models.detector import Detector
-from stream_app.alert_lines import time_text
+from stream_app.cli.alert_lines import time_text
 from stream_app.config import Config
 from stream_app.fleet import Fault
 from stream_app.judging import risk_of

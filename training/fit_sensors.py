@@ -24,7 +24,7 @@ from models.reconstruct import Subspace, fit_subspace
 from models.scenes import F32, F64, I64, Scenes
 from models.sensors import Fitted, Scaling, SensorDetector, initial_row
 from models.sensors_bundle import pack
-from stream_app.population import fit_population
+from stream_app.threshold.population import fit_population
 from training.dataset import Dataset, cut
 from training.fit_forecast import Fit
 from training.fit_parts import FittedPart, Frames, fit_parts

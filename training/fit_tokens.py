@@ -27,7 +27,7 @@ from models.token_view import View, embed, fit_view
 from models.token_windows import WindowValues, nothing_remembered, scored_before, window_values
 from models.tokens import N_ORDINARY, PARTS, TokenDetector, TokenScale, token_values
 from stream_app.errors import ConfigurationError
-from stream_app.population import fit_population
+from stream_app.threshold.population import fit_population
 from training.dataset import Dataset
 from training.fit_lstm import Curve, LstmTraining, fit_lstm, steps_within
 from training.fit_placement import Placed, fit_placement

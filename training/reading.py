@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from models.scenes import F64, I32, I64
-from stream_app.cli_broker import connection
+from stream_app.cli.connection import connection
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError, UsageError
-from stream_app.files import Reader, Rows
-from stream_app.names import FIRST_TOKEN
+from stream_app.files.reader import Reader, Rows
+from stream_app.records.names import FIRST_TOKEN
 from training.dataset import Dataset, from_indices
 
 TOPIC = "kafka://"

@@ -12,7 +12,7 @@ import numpy as np
 from models.detector import WindowSpec
 from models.scenes import I32, I64, Bool, Scenes
 from models.stretches import EOS, FIRST, Stretches, joined_ranges
-from stream_app.counted import Counts
+from stream_app.windows.counted import Counts
 from training.dataset import Dataset
 
 FEWEST = 9  # sessions; below it they are cut, so that each of three folds has three pieces at least

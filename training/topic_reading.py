@@ -14,12 +14,12 @@ import numpy as np
 from models.scenes import I32
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError
-from stream_app.files import Rows
+from stream_app.files.reader import Rows
 from stream_app.keys import Keys
-from stream_app.names import FIRST_TOKEN
-from stream_app.records import Decoder, DecoderSettings
+from stream_app.live.topic_batches import batches, consumer_of, partitions_of
+from stream_app.records.decoder import Decoder, DecoderSettings
+from stream_app.records.names import FIRST_TOKEN
 from stream_app.samples import Decoded, RawBatch, Samples
-from stream_app.topic_batches import batches, consumer_of, partitions_of
 from training.reading import Named, joined
 
 _NO_STATE = {"training": np.zeros(1, [("nothing", np.int8)])}

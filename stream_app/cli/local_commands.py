@@ -1,0 +1,238 @@
+"""The commands around the stream: brokers, topics, configuration, bundles, dead letters, schemas, benchmarks.
+
+In: arguments. Out: as `stream_app.cli.root` says. Remembers: nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stream_app.cli.output import logs_to_stderr, note, rows, say
+from stream_app.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+ConfigFile = Annotated[Path, typer.Option("--config", help="The detector's YAML file.")]
+MaybeConfig = Annotated[Path | None, typer.Option("--config", help="The detector's YAML file.")]
+Brokers = Annotated[str | None, typer.Option(help="host:port[,...]; default: the configuration, TAILRACE_BROKERS.")]
+
+broker = typer.Typer(help="A local broker: embedded (pip only), or Apache Kafka.", no_args_is_help=True)
+topics = typer.Typer(help="The topics of a detector.", no_args_is_help=True)
+config = typer.Typer(help="The configuration: checked, shown, described.", no_args_is_help=True)
+models = typer.Typer(help="Bundles: verified, shown.", no_args_is_help=True)
+dlt = typer.Typer(help="Dead letters: what could not be used, and why.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    for name, group in (("broker", broker), ("topics", topics), ("config", config), ("models", models), ("dlt", dlt)):
+        app.add_typer(group, name=name, rich_help_panel=None)
+    app.command(epilog="\b\nExample: tailrace schemas --out schemas/")(schemas)
+    app.command(epilog="\b\nExample: tailrace bench ingest --json")(bench)
+
+
+@broker.command("start", epilog="\b\nExample: tailrace broker start --kafka --nodes 3")
+def broker_start(
+    kafka: Annotated[bool, typer.Option("--kafka", help="Apache Kafka; it wants Java and Maven.")] = False,
+    nodes: Annotated[int, typer.Option(help="1, or 3 with --kafka.")] = 1,
+    port: Annotated[int | None, typer.Option(help="Of the first node.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Starts it, or finds it running, and prints where it answers."""
+    from stream_app.brokers.broker import start_broker
+
+    _show_broker(start_broker("kafka" if kafka else "embedded", nodes=nodes, port=port), as_json)
+
+
+@broker.command("stop", epilog="\b\nExample: tailrace broker stop --erase")
+def broker_stop(
+    erase: Annotated[bool, typer.Option("--erase", help="Remove its data too.")] = False, as_json: Json = False
+) -> None:
+    """Stops it; its data stay for the next start."""
+    from stream_app.brokers.broker import stop_broker
+
+    _show_broker(stop_broker(erase=erase), as_json)
+
+
+@broker.command("status", epilog="\b\nExample: tailrace broker status --json")
+def broker_status(as_json: Json = False) -> None:
+    """Whether it runs, and where."""
+    from stream_app.brokers.broker import broker_status
+
+    _show_broker(broker_status(), as_json)
+
+
+def _show_broker(status: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    data = asdict(status)
+    line = {"state": status.state, "kind": status.kind, "bootstrap": status.bootstrap, "directory": status.directory}
+    rows([line | {"pids": ",".join(map(str, status.pids.values()))}], data, as_json)
+    for node, words in status.crashed.items():
+        note(f"node {node} ended by itself: {words}")
+
+
+@topics.command("create", epilog="\b\nExample: tailrace topics create --config pump.yaml --partitions 4")
+def topics_create(
+    config_file: MaybeConfig = None,
+    topic: Annotated[list[str] | None, typer.Option(help="These instead of a detector's; may be repeated.")] = None,
+    partitions: Annotated[int, typer.Option(min=1, help="Of the sources and everything beside them.")] = 4,
+    brokers: Brokers = None,
+    as_json: Json = False,
+) -> None:
+    """Creates all topics of a detector, or those named."""
+    from stream_app.cli.connection import connection
+    from stream_app.live.detector_topics import create
+
+    if config_file is None and not topic:
+        raise UsageError("give --config, for all topics of a detector, or --topic")
+    logs_to_stderr()
+    created = create(connection(config_file, brokers), partitions, topic or ())
+    rows(created, created, as_json)
+
+
+@config.command("check", epilog="\b\nExample: tailrace config check --config pump.yaml")
+def config_check(
+    config_file: ConfigFile,
+    offline: Annotated[bool, typer.Option("--offline", help="The file alone, without asking the brokers.")] = False,
+) -> None:
+    """Reads the configuration, connects, and looks for the topics and the bundle."""
+    from stream_app.config import load
+
+    found = load(config_file)
+    if not offline:
+        from stream_app.live.detector_topics import check
+
+        check(found)
+    say(f"{config_file}: ok")
+
+
+@config.command("show", epilog="\b\nExample: tailrace config show --config pump.yaml")
+def config_show(config_file: ConfigFile, as_json: Json = False) -> None:
+    """The configuration with every default and the environment, secrets masked."""
+    import yaml
+
+    from stream_app.config import load
+
+    data = load(config_file).model_dump(mode="json")
+    say(json.dumps(data) if as_json else yaml.safe_dump(data, sort_keys=False).rstrip())
+
+
+@config.command("schema", epilog="\b\nExample: tailrace config schema > config.schema.json")
+def config_schema() -> None:
+    """JSON Schema of the configuration."""
+    from stream_app.config import Config
+
+    say(json.dumps(Config.model_json_schema(), indent=2))
+
+
+@models.command("verify", epilog="\b\nExample: tailrace models verify bundles/pump")
+def models_verify(bundle: Path, as_json: Json = False) -> None:
+    """Opens a bundle as a worker would: digests, shapes, finiteness, and the golden scores again."""
+    from stream_app.opening import verified
+
+    facts = verified(bundle)
+    rows([facts], facts, as_json)
+
+
+@models.command("show", epilog="\b\nExample: tailrace models show bundles/pump --json")
+def models_show(bundle: Path, as_json: Json = False) -> None:
+    """What a bundle is: kind, sensors, windows, seed, lineage."""
+    from stream_app import opening
+
+    facts = opening.facts(bundle)
+    if as_json:
+        say(json.dumps(facts, default=str))
+        return
+    rows([{"name": name, "value": value} for name, value in facts.items()], facts, False)
+
+
+Source = Annotated[str, typer.Option("--topic", help="The dead-letter topic, such as pump-samples-dlt.")]
+
+
+@dlt.command("list", epilog="\b\nExample: tailrace dlt list --topic pump-samples-dlt --json")
+def dlt_list(
+    topic: Source,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 100,
+    by_reason: Annotated[bool, typer.Option("--by-reason", help="Only how many there are for each reason.")] = False,
+    config_file: MaybeConfig = None,
+    brokers: Brokers = None,
+    as_json: Json = False,
+) -> None:
+    """The dead letters: where each came from, and why it could not be used."""
+    from stream_app.cli.connection import connection
+    from stream_app.records import letters
+
+    config = connection(config_file, brokers)
+    if by_reason:
+        counts = letters.by_reason(config, topic)
+        rows([{"reason": reason, "letters": n} for reason, n in counts.items()], counts, as_json)
+        return
+    found = letters.listed(config, topic, limit)
+    rows(found, found, as_json)
+
+
+@dlt.command("show", epilog="\b\nExample: tailrace dlt show --topic pump-samples-dlt --partition 0 --offset 17")
+def dlt_show(
+    topic: Source,
+    partition: Annotated[int, typer.Option(help="Of the dead-letter topic.")],
+    offset: Annotated[int, typer.Option(help="In the dead-letter topic.")],
+    config_file: MaybeConfig = None,
+    brokers: Brokers = None,
+    as_json: Json = False,
+) -> None:
+    """One dead letter with its headers, key and value."""
+    from stream_app.cli.connection import connection
+    from stream_app.records import letters
+
+    found = letters.shown(connection(config_file, brokers), topic, partition, offset)
+    rows([{"name": name, "value": value} for name, value in found.items()], found, as_json)
+
+
+@dlt.command(
+    "redrive", epilog="\b\nExample: tailrace dlt redrive --topic pump-samples-dlt --reason unknown_sensor --execute"
+)
+def dlt_redrive(
+    topic: Source,
+    reason: Annotated[str | None, typer.Option(help="Only those refused for this reason.")] = None,
+    execute: Annotated[bool, typer.Option("--execute", help="Without it, only what would be sent is said.")] = False,
+    config_file: MaybeConfig = None,
+    brokers: Brokers = None,
+    as_json: Json = False,
+) -> None:
+    """Sends dead letters to their source topic again, once what refused them is mended."""
+    from stream_app.cli.connection import connection
+    from stream_app.records import letters
+
+    sent = letters.redriven(connection(config_file, brokers), topic, reason, execute=execute)
+    rows([sent], sent, as_json)
+
+
+def schemas(
+    out: Annotated[Path, typer.Option(help="A folder; it is made.")],
+) -> None:
+    """Writes the JSON Schemas of all records, and an AsyncAPI document."""
+    from stream_app.schemas import write_schemas
+
+    for path in write_schemas(out):
+        say(str(path))
+
+
+BENCHES = ("ingest", "chunks", "arrow", "score", "latency", "state", "age")
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help=", ".join(BENCHES))],
+    as_json: Json = False,
+) -> None:
+    """Measures a figure, and its ratio to references in the same run."""
+    if name not in BENCHES:
+        raise UsageError(f"there is no benchmark {name!r}; there are {', '.join(BENCHES)}")
+    from stream_app.bench.figures import run_bench
+
+    found = run_bench(name)
+    flat = {"name": found["name"], "value": found["value"], "unit": found["unit"]}
+    rows([flat | {f"/ {peer}": ratio for peer, ratio in found["ratios"].items()}], found, as_json)

@@ -1,0 +1,239 @@
+"""The partitions a worker holds: a pipeline each, its steps, and the checkpoints that make its progress permanent.
+
+In: batches, and what the group has committed. Out: results to the publisher, states to the changelogs, commits.
+Remembers: per partition its pipeline, where its reader stands, and the membership under which it was given.
+
+One batch is worked on at a time, in a thread of its own, so heartbeats and probes never wait for a score. Nothing here
+is lost or doubled by how Faust delivers: a batch is taken only if it begins where the partition's reader stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from stream_app.errors import BrokerUnreachable
+from stream_app.live.fetching import Fetched
+from stream_app.live.held import Held, Hosting, Kafka, Progress, tell_lost, where_to_start
+from stream_app.live.leases import Fenced, Lease
+
+T = TypeVar("T")
+log = structlog.get_logger("worker")
+
+# A changed coordinator is known within a second; asking more often only makes its start harder.
+_RETRY_S = 0.5
+
+
+class Partitions:
+    """The partitions held."""
+
+    def __init__(self, hosting: Hosting) -> None:
+        self.hosting = hosting
+        self.progress = Progress()
+        self.source_topics = frozenset(source.topic for source in hosting.config.sources)
+        self._held: dict[TopicPartition, Held] = {}
+        self._lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "pipeline")
+        self._closing = False
+        self._kafka: Callable[[], Kafka] | None = None
+
+    def attach(self, kafka: Callable[[], Kafka]) -> None:
+        """Who is asked to commit and to seek; it exists only once the application has started."""
+        self._kafka = kafka
+
+    @property
+    def kafka(self) -> Kafka:
+        assert self._kafka is not None
+        return self._kafka()
+
+    # --- what the application calls --------------------------------------------------------------------------------
+
+    async def open(self, commits: Mapping[Any, OffsetAndMetadata | None], lease: Lease) -> dict[Any, int]:
+        """Makes a pipeline for each partition, as the group's commit and the recovered states say."""
+        async with self._lock:
+            self._held = {}
+            if self._closing:
+                return {}
+            try:
+                bounds = await self.kafka.bounds(commits)
+                for tp, commit in commits.items():
+                    start = where_to_start(tp, commit, *bounds[tp])
+                    self._held[tp] = await self._call(partial(Held.begin, self.hosting, tp, start, lease))
+            except Exception as problem:
+                self.fail(problem)
+                return {}
+            self.progress.moved()
+            return {tp: held.position for tp, held in self._held.items()}
+
+    async def read(self, fetched: Fetched) -> None:
+        """Works on a batch. Once begun it is finished, even where Faust cancels the agent that brought it."""
+        await asyncio.shield(asyncio.ensure_future(self._read(fetched)))
+
+    def settled(self) -> None:
+        took_s = time.monotonic() - self.progress.unsettled_at
+        if not self.progress.settled:
+            self.hosting.metrics.restore_seconds.set(took_s)
+        self.progress.settled = True
+        self.progress.moved()
+        self.hosting.metrics.held.set(len(self._held))
+        held = [f"{tp.topic}[{tp.partition}]" for tp in sorted(self._held)]
+        log.info("partitions", held=held, restored_s=round(took_s, 3))
+        self._note_end()
+
+    def fail(self, problem: BaseException) -> None:
+        if not self.progress.problem.done():
+            self.progress.problem.set_result(problem)
+
+    # --- the run ---------------------------------------------------------------------------------------------------
+
+    async def checkpoint(self) -> None:
+        """Makes permanent what has been done so far; the steps are those of `stream_app.checkpoint`.
+
+        A worker that the group has gone on without drops its partitions, and has written nothing.
+        """
+        # Once begun it is finished: a pipeline asked for its states must not be asked again before they are written.
+        await asyncio.shield(asyncio.ensure_future(self._checkpoint_touched()))
+
+    async def close(self, within_s: float) -> bool:
+        """Finishes the step in flight, makes a checkpoint and drops the pipelines; gives whether there was time."""
+        self.progress.settled, self.progress.unsettled_at = False, time.monotonic()
+        try:
+            await asyncio.wait_for(self.checkpoint(), within_s)
+        except TimeoutError:
+            log.warning("partitions given up without a checkpoint", within_s=within_s)
+            return False
+        except Exception as problem:
+            self.fail(problem)
+        finally:
+            self._held = {}
+        return True
+
+    async def shut(self, within_s: float) -> bool:
+        """As `close`, and nothing is opened any more."""
+        self._closing = True
+        in_time = await self.close(within_s)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        return in_time
+
+    def abandon(self) -> None:
+        """Drops everything as it is: there was a problem, and nothing more may be written."""
+        self._closing, self._held = True, {}
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def lag(self, highwater: Callable[[Any], int | None]) -> dict[TopicPartition, int]:
+        """Records that are not read yet, per partition held."""
+        return {tp: max(0, (highwater(tp) or 0) - held.position) for tp, held in self._held.items()}
+
+    # --- one batch -------------------------------------------------------------------------------------------------
+
+    async def _read(self, fetched: Fetched) -> None:
+        tp = TopicPartition(fetched.records.topic, fetched.records.partition)
+        async with self._lock:
+            held = self._held.get(tp)
+            if held is None:
+                return
+            try:
+                if fetched.position != held.position and not await self._is_gap(tp, held, fetched):
+                    return
+                await self._step(held, fetched)
+                self._note_end()
+            except Exception as problem:
+                self._held = {}
+                self.fail(problem)
+
+    async def _step(self, held: Held, fetched: Fetched) -> None:
+        records = fetched.records
+        if len(records):
+            began = time.monotonic()
+            self.progress.reading(len(records))
+            result = await self._call(lambda: held.pipeline.step(records))
+            if self._held.get(TopicPartition(records.topic, records.partition)) is not held:
+                return  # given up meanwhile: what it says now could overtake its successor
+            before, held.counted = held.counted, held.pipeline.accounting()
+            self.hosting.metrics.step_seconds.observe(time.monotonic() - began)
+            self.hosting.metrics.note(before, held.counted, records, result)
+            await self.hosting.publisher.publish(records, result)
+        held.position, held.touched = fetched.next_position, True
+        self.progress.moved()
+
+    async def _is_gap(self, tp: TopicPartition, held: Held, fetched: Fetched) -> bool:
+        """Whether the records in between are gone for good. If not, they are asked for, and this batch is dropped."""
+        first, _ = (await self.kafka.bounds([tp]))[tp]
+        if fetched.position == first > held.position:
+            tell_lost(tp, first - held.position)
+            return True
+        log.info("batch out of turn", topic=tp.topic, partition=tp.partition, at=fetched.position, want=held.position)
+        await self.kafka.seek_all({tp: held.position})
+        return False
+
+    # --- one checkpoint --------------------------------------------------------------------------------------------
+
+    async def _checkpoint_touched(self) -> None:
+        async with self._lock:
+            touched = {tp: held for tp, held in self._held.items() if held.touched}
+            if not touched:
+                return
+            began = time.monotonic()
+            try:
+                await self._checkpoint(touched)
+            except Fenced as news:
+                self._held = {}
+                log.warning("fenced", why=str(news))
+            else:
+                self.progress.moved()
+                self.hosting.metrics.checkpoint_seconds.observe(time.monotonic() - began)
+
+    async def _checkpoint(self, touched: Mapping[TopicPartition, Held]) -> None:
+        publisher, began = self.hosting.publisher, time.monotonic()
+        await self._commit({tp: (held, held.committed) for tp, held in touched.items()})  # 0
+        await publisher.flush()  # 1
+        if time.monotonic() - began > self.hosting.config.worker.session_timeout / 4e6:
+            # So long ago, 0 says little about now.
+            await self._commit({tp: (held, held.committed) for tp, held in touched.items()})
+        checkpoints = {tp: await self._call(held.pipeline.checkpoint) for tp, held in touched.items()}
+        if any(self._held.get(tp) is not held for tp, held in touched.items()):
+            raise Fenced("the partitions were given up while the checkpoint was made")
+        for tp, checkpoint in checkpoints.items():  # 2
+            await publisher.write_states(tp.topic, tp.partition, checkpoint.states)
+        await publisher.flush()
+        commits = {tp: OffsetAndMetadata(c.offset, c.metadata) for tp, c in checkpoints.items()}
+        await self._commit({tp: (touched[tp], commit) for tp, commit in commits.items()})  # 3
+        for tp, checkpoint in checkpoints.items():
+            held = touched[tp]
+            held.committed, held.touched = commits[tp], False
+            await self._call(partial(held.pipeline.committed, checkpoint))
+            await publisher.write_states(tp.topic, tp.partition, dict.fromkeys(checkpoint.ended))  # 4
+
+    async def _commit(self, commits: Mapping[TopicPartition, tuple[Held, OffsetAndMetadata]]) -> None:
+        """Commits, again and again while the coordinator is not to be had, as long as the watchdog waits."""
+        give_up = time.monotonic() + self.hosting.config.worker.stuck_after / 1e6
+        (lease,) = {held.lease for held, _ in commits.values()}
+        while True:
+            try:
+                return await self.kafka.commit_under(lease, {tp: commit for tp, (_, commit) in commits.items()})
+            except KafkaError as problem:
+                if not problem.retriable or time.monotonic() > give_up:
+                    raise BrokerUnreachable(f"offsets can't be committed: {problem!r}") from problem
+                await asyncio.sleep(_RETRY_S)
+
+    # --- small things ----------------------------------------------------------------------------------------------
+
+    def _note_end(self) -> None:
+        until = self.hosting.until
+        if until is not None and self.progress.settled:
+            if all(held.position >= until.get(tp, 0) for tp, held in self._held.items()):
+                self.progress.finished.set()
+            else:
+                self.progress.finished.clear()
+
+    def _call(self, work: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)

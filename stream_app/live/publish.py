@@ -1,0 +1,176 @@
+"""What leaves a worker: alerts, scores, drift events, dead letters, and the states written to the changelogs.
+
+In: `Result` of a step with the records it came from. Out: Kafka records, acknowledged by all replicas once `flush`
+returns. Remembers: what is under way, and the first error; a producer that is full makes the caller wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
+
+from stream_app.alerts.wire import Speaker, alert_headers, encode_alert, encode_drift, score_rows
+from stream_app.config import Config
+from stream_app.errors import BrokerUnreachable
+from stream_app.live.preflight import changelog_topic
+from stream_app.pipeline import Result
+from stream_app.records import letters
+from stream_app.samples import DeadLetter, Headers, RawBatch
+
+# Long enough to fill a batch, short against everything a person notices.
+_LINGER_MS = 5
+# Half of what a broker takes by default.
+_BATCH_BYTES = 1 << 19
+_REQUEST_BYTES = 8 << 20
+# After so many records the loop gets a turn: heartbeats are elsewhere, but probes and signals are here.
+_YIELD_EVERY = 500
+
+
+class Publisher:
+    """The producer of a worker. All methods are called on one event loop."""
+
+    def __init__(self, config: Config, settings: Mapping[str, Any], speaker: Speaker) -> None:
+        self._config, self._settings, self._speaker = config, settings, speaker
+        self._letters = {source.topic: source.dead_letter_topic for source in config.sources}
+        self._producer: AIOKafkaProducer | None = None
+        self._problem: BaseException | None = None
+        self._n_sent = 0
+
+    async def start(self) -> None:
+        # A cut shorter than the watchdog's patience must not end the process.
+        patience_ms = max(40_000, self._config.worker.stuck_after // 1000)
+        self._producer = AIOKafkaProducer(
+            **self._settings,
+            client_id=f"tailrace-{self._config.group_id}",
+            acks="all",
+            linger_ms=_LINGER_MS,
+            max_batch_size=_BATCH_BYTES,
+            max_request_size=_REQUEST_BYTES,
+            request_timeout_ms=patience_ms,
+        )
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Ends the producer; what was not flushed may be lost, and is made again from the last commit."""
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            await producer.stop()
+
+    async def publish(self, records: RawBatch, result: Result) -> None:
+        """Sends what a step gave. Acknowledged only after `flush`."""
+        topics = self._config.topics
+        for letter in result.dead_letters:
+            await self._send_letter(records, letter)
+        for refused, entity, first, last in result.refused:
+            await self._send_window_letter(records, refused, entity, (first, last))
+        for alert in result.alerts:
+            partition = await self._partition(topics.alerts, alert.entity)
+            key = alert.alert_id.encode()
+            await self._send(topics.alerts, key, encode_alert(alert), alert_headers(alert), partition)
+        for event in result.drift:
+            await self._send(topics.drift, event.entity.encode(), encode_drift(event))
+        if topics.scores is not None and result.windows is not None:
+            rows: dict[int, list[tuple[bytes, bytes]]] = {}
+            for entity, value in score_rows(result.windows, self._speaker, records.topic, records.partition):
+                rows.setdefault(await self._partition(topics.scores, entity), []).append((entity.encode(), value))
+            for partition, scores in rows.items():
+                await self._send_many(topics.scores, partition, scores)
+
+    async def write_states(self, topic: str, partition: int, states: Mapping[bytes, bytes | None]) -> None:
+        """Writes states to the changelog of a source partition; None deletes."""
+        await self._send_many(changelog_topic(self._config, topic), partition, states.items())
+
+    async def flush(self) -> None:
+        """Waits until everything sent is acknowledged by all replicas.
+
+        Raises BrokerUnreachable with the first failure: what is not acknowledged must not be committed.
+        """
+        assert self._producer is not None
+        if self._problem is None:
+            await self._producer.flush()
+            await asyncio.sleep(0)  # the records' own callbacks run in the loop's next turn
+        if self._problem is not None:
+            raise BrokerUnreachable(f"a record could not be published: {self._problem!r}") from self._problem
+
+    # --- many records ----------------------------------------------------------------------------------------------
+
+    async def _send_many(
+        self, topic: str, partition: int, rows: Iterable[tuple[bytes | None, bytes | None]], headers: Headers = ()
+    ) -> None:
+        """Records of one partition in batches made here: aiokafka's way record by record costs ten times as much."""
+        assert self._producer is not None
+        batch, shared = self._producer.create_batch(), list(headers)
+        for key, value in rows:
+            if batch.append(timestamp=None, key=key, value=value, headers=shared) is None:
+                await self._send_batch(topic, partition, batch)
+                batch = self._producer.create_batch()
+                batch.append(timestamp=None, key=key, value=value, headers=shared)
+        if batch.record_count():
+            await self._send_batch(topic, partition, batch)
+
+    async def _send_batch(self, topic: str, partition: int, batch: Any) -> None:
+        assert self._producer is not None
+        try:
+            sent = await self._producer.send_batch(batch, topic, partition=partition)
+        except KafkaError as problem:
+            raise BrokerUnreachable(f"records for topic {topic} could not be published: {problem!r}") from problem
+        sent.add_done_callback(self._done)
+
+    # --- one record ------------------------------------------------------------------------------------------------
+
+    async def _send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
+    ) -> None:
+        assert self._producer is not None
+        if key is None and value is None:  # such a record may be read, and aiokafka writes it in batches only
+            return await self._send_many(topic, partition or 0, [(key, value)], headers)
+        try:
+            sent = await self._producer.send(topic, value, key, partition=partition, headers=list(headers))
+        except KafkaError as problem:
+            raise BrokerUnreachable(f"a record for topic {topic} could not be published: {problem!r}") from problem
+        sent.add_done_callback(self._done)
+        self._n_sent += 1
+        if self._n_sent % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)
+
+    def _done(self, sent: asyncio.Future[Any]) -> None:
+        if not sent.cancelled():
+            problem = sent.exception()  # asked for in any case, or asyncio complains
+            self._problem = self._problem or problem
+
+    async def _send_letter(self, records: RawBatch, letter: DeadLetter) -> None:
+        topic = self._letters[records.topic]
+        record = letters.outgoing(records, letter)
+        partition = records.partition % await self._count(topic)
+        await self._send(topic, record.key, record.value, record.headers, partition)
+
+    async def _send_window_letter(self, records: RawBatch, refused: Any, entity: str, offsets: tuple[int, int]) -> None:
+        """A window without a score: its records are in the source topic, so only where is told."""
+        topic, (first, last) = self._letters[records.topic], offsets
+        told = letters.told_headers(
+            records.topic, records.partition, first, refused.reason, refused.detail, letters.SCORE_STAGE
+        )
+        told.append(("tailrace.last_offset", str(last).encode()))
+        await self._send(topic, entity.encode(), None, told, records.partition % await self._count(topic))
+
+    # --- partitions ------------------------------------------------------------------------------------------------
+
+    async def _partition(self, topic: str, entity: str) -> int:
+        """The partition that Java's default partitioner gives an entity, whatever the record's key is."""
+        return _hash(entity) % await self._count(topic)
+
+    async def _count(self, topic: str) -> int:
+        assert self._producer is not None
+        known = self._producer.client.cluster.partitions_for_topic(topic)
+        return len(known or await self._producer.partitions_for(topic))
+
+
+@lru_cache(65_536)
+def _hash(entity: str) -> int:
+    return int(murmur2(entity.encode())) & 0x7FFFFFFF

@@ -1,0 +1,81 @@
+"""A topic read from its beginning to the end that it has now, partition by partition, without a group.
+
+In: a topic. Out: `RawBatch`es, each partition's in order. Remembers: nothing; nothing is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaConnectionError, KafkaError
+
+from stream_app.config import Config
+from stream_app.errors import BrokerUnreachable, ConfigurationError
+from stream_app.live.security import client_settings, security_settings
+from stream_app.live.topics import partition_counts
+from stream_app.samples import RawBatch
+
+MAX_RECORDS = 20_000
+_POLL_MS = 500
+
+
+@asynccontextmanager
+async def consumer_of(config: Config) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer without a group, started. Raises BrokerUnreachable."""
+    consumer = AIOKafkaConsumer(
+        enable_auto_commit=False, auto_offset_reset="earliest", max_poll_records=MAX_RECORDS, **client_settings(config)
+    )
+    try:
+        await consumer.start()
+        yield consumer
+    except KafkaConnectionError as problem:
+        raise BrokerUnreachable(f"Kafka at {config.brokers} does not answer: {problem}") from problem
+    except KafkaError as problem:
+        raise BrokerUnreachable(f"Kafka at {config.brokers}: {problem}") from problem
+    finally:
+        await consumer.stop()
+
+
+def partitions_of(config: Config, topic: str) -> list[TopicPartition]:
+    """All partitions. Raises ConfigurationError where there is no such topic, BrokerUnreachable."""
+    found = partition_counts(config.brokers, [topic], **security_settings(config.security))
+    if topic not in found:
+        raise ConfigurationError(f"there is no topic {topic}; create it: tailrace topics create --topic {topic}")
+    return [TopicPartition(topic, p) for p in range(found[topic])]
+
+
+async def batches(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> AsyncIterator[RawBatch]:
+    """From the first offset that is there to the end offsets of now."""
+    consumer.assign(tps)
+    await consumer.seek_to_beginning(*tps)
+    ends = await consumer.end_offsets(tps)
+    left = {tp for tp in tps if await consumer.position(tp) < ends[tp]}
+    while left:
+        found = await consumer.getmany(*left, timeout_ms=_POLL_MS)
+        for tp, records in found.items():
+            yield raw_batch(tp, [record for record in records if record.offset < ends[tp]])
+        left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
+
+
+async def n_records(config: Config, topic: str) -> int:
+    """How many records have been written to a topic that nothing was removed from."""
+    async with consumer_of(config) as consumer:
+        ends = await consumer.end_offsets(partitions_of(config, topic))
+        return sum(ends.values())
+
+
+def raw_batch(tp: TopicPartition, records: Sequence[Any]) -> RawBatch:
+    """A partition's records as columns."""
+    return RawBatch(
+        topic=tp.topic,
+        partition=tp.partition,
+        keys=[record.key for record in records],
+        values=[record.value for record in records],
+        offsets=np.array([record.offset for record in records], np.int64),
+        clock_us=np.array([record.timestamp * 1000 for record in records], np.int64),
+        headers=[record.headers for record in records],
+    )

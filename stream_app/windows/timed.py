@@ -1,0 +1,290 @@
+"""Windows of event time: which sample is late, when a window closes, what it holds.
+
+In: `Samples` in order of arrival. Out: `Closed`. Remembers: an `INGEST` row per entity, the samples in open windows.
+
+Windows are half-open, aligned to the epoch and numbered: window k is [k*stride, k*stride + length). What is closed of
+an entity is one number, the last closed window; the watermark, idleness and tombstones only ever raise it. A sample
+belongs to the windows that hold its time and are open when it comes; it is late if there are none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.detector import Detector, WindowSpec
+from models.scenes import I32, I64, Bool
+from stream_app.config import Config, Limits
+from stream_app.errors import ConfigurationError
+from stream_app.keys import Keys, Row
+from stream_app.samples import Samples
+from stream_app.windows.arrivals import Arrivals, arrivals, without
+from stream_app.windows.closed import INGEST as INGEST
+from stream_app.windows.closed import STAGE as STAGE
+from stream_app.windows.closed import Causes, Change, Cuts
+from stream_app.windows.closed import Closed as Closed
+from stream_app.windows.counted import CountWindows
+from stream_app.windows.cutting import Closing, Grid, cut
+from stream_app.windows.idle import Silence
+from stream_app.windows.ordered import Ordered, marks, oddities, unordered
+from stream_app.windows.pending import Chain, Pending
+from stream_app.windows.resends import Resends
+from stream_app.windows.segments import (
+    NEVER,
+    Columns,
+    distinct,
+    inner,
+    last_of,
+    lengths_of,
+    ranges,
+    running_max,
+    starts_of,
+)
+from stream_app.windows.tidying import tidied
+
+DEFAULT = WindowSpec(length_us=60_000_000, stride_us=10_000_000)  # where neither settings nor bundle say anything
+STORED = ("t_us", "value", "offset", "sensor")
+ARRIVING = (*STORED, "clock_us")
+COLUMNS = {"t_us": np.int64, "value": np.float64, "offset": np.int64, "sensor": np.int32, "skipped": np.int32}
+
+
+def of(config: Config, detector: Detector | None, keys: Keys) -> TimeWindows | CountWindows:
+    """The stage as configured; what the settings leave open is the detector's. Raises ConfigurationError."""
+    spec = extents(config.windows.length, config.windows.stride, detector.windows if detector else DEFAULT)
+    idle_us = config.windows.idle_us(spec.length_us)
+    if spec.counted:
+        return CountWindows(spec, idle_us, config.limits, keys)
+    return TimeWindows(spec, config.windows.lateness, idle_us, config.limits, keys)
+
+
+def extents(length: int | str | None, stride: int | str | None, default: WindowSpec) -> WindowSpec:
+    """Length and stride, in microseconds or as text in tokens. Raises ConfigurationError where they do not go together.
+
+    >>> extents("100 tokens", None, DEFAULT)
+    WindowSpec(length_us=0, stride_us=0, length_tokens=100, stride_tokens=50)
+    """
+    if length is None:
+        length = f"{default.length_tokens} tokens" if default.counted else default.length_us
+        if stride is None:
+            stride = f"{default.stride_tokens} tokens" if default.counted else default.stride_us
+    if stride is None:
+        stride = f"{max(1, _tokens(length) // 2)} tokens" if isinstance(length, str) else max(1, length // 6)
+    if isinstance(length, str) != isinstance(stride, str):
+        raise ConfigurationError(f"windows: length {length} and stride {stride} must both be times or both be tokens")
+    n_length, n_stride = (_tokens(e) if isinstance(e, str) else e for e in (length, stride))
+    if not 0 < n_stride <= n_length:
+        raise ConfigurationError(f"windows: stride {stride} must be above 0 and at most the length, {length}")
+    if isinstance(length, str):
+        return WindowSpec(length_tokens=n_length, stride_tokens=n_stride)
+    return WindowSpec(length_us=n_length, stride_us=n_stride)
+
+
+def _tokens(text: str) -> int:
+    return int(re.sub(r"\D", "", text))
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """What came for an entity, in pieces: within one, times do not fall and no sample came after a silence.
+
+    No sample of a piece can shut a window that holds the time of a later one, so all are judged by what was shut when
+    the piece began. [p] each
+    """
+
+    group: I64
+    first: I64  # row
+    length: I64
+    first_us: I64
+    last_us: I64
+    silent: Bool  # its first sample came after a silence
+
+
+def _pieces(came: Arrivals, clock_us: I64, idle_us: int) -> _Pieces:
+    """The pieces of all entities, in order; `clock_us`: the clock at each entity's last sample before."""
+    t_us, starts = came.by_entity("t_us")["t_us"], came.starts
+    silent, clock = starts[came.first_clock_us - clock_us >= idle_us], came.columns["clock_us"]
+    if len(clock) and clock[-1] - clock[0] >= idle_us:  # it never falls: else nobody was silent within the batch
+        pauses = np.flatnonzero(np.diff(came.by_entity("clock_us")["clock_us"]) >= idle_us) + 1
+        silent = distinct(silent, inner(pauses, starts)[0])
+    first = distinct(starts, np.flatnonzero(t_us[1:] < t_us[:-1]) + 1, silent)
+    length = lengths_of(first, len(t_us))
+    group = np.searchsorted(starts, first, side="right") - 1
+    is_silent = np.zeros(len(first), bool)
+    is_silent[np.searchsorted(first, silent)] = True
+    return _Pieces(group, first, length, t_us[first], t_us[first + length - 1], is_silent)
+
+
+class TimeWindows:
+    """The stage for windows of time. One call at a time."""
+
+    def __init__(self, spec: WindowSpec, lateness_us: int, idle_us: int, limits: Limits, keys: Keys) -> None:
+        assert 0 < spec.stride_us <= spec.length_us
+        self._grid = Grid(spec.length_us, spec.stride_us)
+        self._lateness_us, self._idle_us, self._keys = lateness_us, idle_us, keys
+        self._pending = Pending(COLUMNS)
+        self._silence = Silence(idle_us, limits, keys, self._pending)
+        self._resends = Resends()
+        self._n_open = 0
+
+    def update(self, samples: Samples, clock_us: int) -> Closed:
+        """Takes the next samples of the partition; `clock_us` is its clock after the batch, also of an empty one."""
+        tombstones = np.flatnonzero(samples.end)
+        came = arrivals(without(samples, tombstones), ARRIVING)
+        forced = self._silence.excess()
+        change = Change.of(self._keys, came.slots, samples.entity[tombstones], forced)
+        self._shut_all(forced)
+        late = self._take(came)
+        ended, shut = self._end(samples, tombstones)
+        idle = self._silence.due(clock_us)
+        change.touch(idle)
+        self._shut_all(idle)
+        return self._close(change, late, Causes(ended, idle, forced, shut))
+
+    def finish(self, over: bool = True) -> Closed:
+        """The end of a file: all windows close. `over` concerns tokens only: time goes on after a file."""
+        slots = self._pending.slots()
+        change = Change(self._keys, slots)
+        self._shut_all(slots)
+        return self._close(change, np.empty(0, np.int64), Causes())
+
+    def needed_offset(self, floor: Callable[[int], int] = int) -> int | None:
+        """From where records must be read again to have the samples of all open windows; None: nothing is open.
+
+        `floor` rounds an offset down to where reading may begin. A sample is not divided from its resend.
+        """
+        return self._resends.needed(self._pending.oldest_offset(), floor)
+
+    def forget(self, slots: I32) -> None:
+        """The slots are about to be released. Only such as are closed may be: ended, idle or forced."""
+        assert not self._pending.count(slots).any(), "samples are pending in a slot to be released"
+
+    # --- the verdict on each sample -----------------------------------------------------------------------------------
+
+    def _take(self, came: Arrivals) -> I64:
+        """Judges and stores samples. Gives the late ones' offsets.
+
+        The largest time may be taken over late samples too: what they could shut is shut, or they were not late.
+        """
+        state, row, slots = self._keys[STAGE], self._keys[STAGE].take(came.slots), came.slots
+        pieces = _pieces(came, row["clock_us"], self._idle_us)
+        passed = self._grid.ended(pieces.last_us - self._lateness_us)
+        shut = running_max(passed, pieces.group, self._grid.ended(row["closed_until_us"]))
+        if pieces.silent.any():
+            shut = np.maximum(shut, self._shut_by_silence(pieces, row))
+        heads, tails = starts_of(pieces.group), last_of(pieces.group)
+        state["closed_until_us"][slots] = self._grid.end_us(np.maximum(shut, passed)[tails])
+        if len(slots):
+            state["max_t_us"][slots] = np.maximum(row["max_t_us"], np.maximum.reduceat(pieces.last_us, heads))
+        state["clock_us"][slots] = came.last_clock_us
+        return self._store(came, pieces, shut)
+
+    def _shut_by_silence(self, pieces: _Pieces, row: Row) -> I64:
+        """The last window that silence has closed when a piece comes, that before this piece included. [p]"""
+        reached = running_max(self._grid.last(pieces.last_us), pieces.group, self._grid.last(row["max_t_us"]))
+        shut = np.where(pieces.silent, reached, NEVER)
+        return np.maximum(shut, running_max(shut, pieces.group, np.full(len(row), NEVER)))
+
+    def _store(self, came: Arrivals, pieces: _Pieces, shut: I64) -> I64:
+        """Stores what is in a window that is open. Gives the offsets of the rest."""
+        self._n_open += len(came)
+        columns = {name: came.columns[name] for name in STORED}
+        touched = self._grid.first(pieces.first_us) <= shut
+        if not touched.any():  # almost always: nothing that came is in a window that is shut
+            added = self._pending.add(came.slots, came.lengths, columns, came.runs)
+            self._pending.mark(came.slots, marks(added, came.starts, self._grid.stride_us))
+            return came.starts[:0]
+        rows, n = ranges(pieces.first[touched], pieces.length[touched]), len(came)
+        columns = came.by_entity(*STORED) | {"skipped": np.zeros(n, np.int32)}
+        by, t_us = np.repeat(shut[touched], pieces.length[touched]), columns["t_us"][rows]
+        columns["skipped"][rows] = np.maximum(by + 1 - self._grid.first(t_us), 0)
+        late = np.zeros(n, bool)
+        late[rows] = self._grid.last(t_us) <= by
+        self._put(np.repeat(came.slots, came.lengths)[~late], {name: c[~late] for name, c in columns.items()})
+        self._n_open -= int(late.sum())
+        return columns["offset"][late]
+
+    def _put(self, slots: I32, columns: Columns, pack: bool = False) -> None:
+        """Stores rows by slot that came as they liked. `pack`: they are all that their slots have."""
+        starts = starts_of(slots)
+        put = self._pending.pack if pack else self._pending.add
+        put(slots[starts], lengths_of(starts, len(slots)), columns)
+        self._pending.mark(slots[starts], marks(columns, starts, self._grid.stride_us) | oddities(columns, starts))
+
+    def _end(self, samples: Samples, tombstones: I64) -> tuple[I32, I64]:
+        """Tombstones: all windows of their slots are shut. Gives the slots and their last window shut before."""
+        tombstones = tombstones[np.argsort(samples.entity[tombstones])]
+        slots, state = samples.entity[tombstones], self._keys[STAGE]
+        silent = samples.clock_us[tombstones] - state["clock_us"][slots] >= self._idle_us
+        self._shut_all(slots[silent])
+        shut = self._grid.ended(state["closed_until_us"][slots])
+        state["ended_at"][slots], state["clock_us"][slots] = samples.offset[tombstones], samples.clock_us[tombstones]
+        self._shut_all(slots)
+        return slots, shut
+
+    def _shut_all(self, slots: I32) -> None:
+        """As if the watermark had passed the last window that holds anything."""
+        if not len(slots):
+            return  # four times in almost every small batch
+        state = self._keys[STAGE]
+        last_end = self._grid.end_us(self._grid.last(state["max_t_us"][slots]))
+        state["closed_until_us"][slots] = np.maximum(state["closed_until_us"][slots], last_end)
+
+    # --- closing ------------------------------------------------------------------------------------------------------
+
+    def _close(self, change: Change, late: I64, causes: Causes) -> Closed:
+        """Takes the samples of entities whose last closed window has changed, and cuts."""
+        before = self._grid.ended(change.before["closed_until_us"])
+        now = self._grid.ended(self._keys[STAGE]["closed_until_us"][change.slots])
+        at = np.flatnonzero(
+            (self._pending.count(change.slots) > 0) & ((now > before) | self._pending.crowded(change.slots))
+        )
+        slots = change.slots[at]
+        # most small batches close nothing
+        cuts = self._cut(Closing(slots, before[at], now[at], _ended_above(slots, causes))) if len(slots) else Cuts()
+        self._n_open -= len(cuts.scored) + len(cuts.duplicate)
+        return Closed(
+            scenes=cuts.scenes,
+            ordinal=cuts.ordinal,
+            block=cuts.block,
+            late=late,
+            duplicate=cuts.duplicate,
+            scored=cuts.scored,
+            touched=change.slots,
+            before=change.before,
+            ended=causes.ended,
+            idle=causes.idle[self._pending.count(causes.idle) == 0],
+            forced=causes.forced[self._pending.count(causes.forced) == 0],
+            n_open=self._n_open,
+        )
+
+    def _cut(self, closing: Closing) -> Cuts:
+        slots = closing.slots
+        duplicate = self._tidy(slots, self._pending.chain(slots))
+        rows = Ordered(self._pending.chain(slots))
+        done = cut(self._grid, rows, closing)
+        self._pending.drop(slots, rows.chain, rows.before(done.stays))
+        ordinal = done.k - NEVER // self._grid.stride_us
+        return Cuts(done.scenes, ordinal, done.block, done.scored, duplicate)
+
+    def _tidy(self, slots: I32, chain: Chain) -> I64:
+        """Brings the rows of entities into order where they are not. Gives the offsets of resends among them."""
+        slots = distinct(slots[unordered(chain)], slots[self._pending.crowded(slots)])
+        if not len(slots):
+            return np.empty(0, np.int64)
+        counts, columns = self._pending.take(slots)
+        done = tidied(columns, np.repeat(np.arange(len(slots)), counts))
+        self._resends.add(done.origin, done.resent)
+        self._put(slots[done.group], done.columns, pack=True)
+        return done.resent
+
+
+def _ended_above(slots: I32, causes: Causes) -> I64:
+    """Which windows of each slot a tombstone closed: those above the last one shut before. [slots]"""
+    place = np.minimum(np.searchsorted(slots, causes.ended), len(slots) - 1)
+    there = slots[place] == causes.ended
+    above = np.full(len(slots), -NEVER)
+    above[place[there]] = causes.shut[there]
+    return above
