@@ -60,8 +60,8 @@ class Record:
 
 
 SINGLES = Load()
-CHUNKS = Load(records=50_000, samples_per_record=100, period_ms=10.0)
-ARROWS = Load(records=5_000, samples_per_record=1_000, period_ms=1.0)
+CHUNKS = Load(records=150_000, samples_per_record=100, period_ms=10.0)
+ARROWS = Load(records=15_000, samples_per_record=1_000, period_ms=1.0)
 
 
 def load_samples(bootstrap: str, topic: str, load: Load = SINGLES) -> None:

@@ -87,6 +87,7 @@ async def run_worker(
 
 
 def _build(config: Config, plan: Plan, partitions: Partitions) -> WorkerApp:
+    import stream_app.records.arrow_forms  # noqa: F401  # better now than amid the first batch that needs it
     from stream_app.live.app import build  # Faust takes a second to import, which --help must not
 
     app = build(config, plan.settings, plan.counts, partitions)
