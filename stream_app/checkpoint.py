@@ -33,6 +33,7 @@ import msgspec
 import numpy as np
 
 from models.scenes import I32
+from stream_app.errors import ConfigurationError
 from stream_app.keys import Keys, Row
 from stream_app.ledger import Accounting
 
@@ -138,18 +139,28 @@ class StateCodec:
         return [data[at : at + size] for at in range(0, len(data), size)]
 
     def ended_at(self, state: bytes) -> int:
-        """Offset of the tombstone that ended the session; -1 while it lives."""
-        return int(_HEADER.unpack_from(state)[4])
+        """Offset of the tombstone that ended the session; -1 while it lives. Raises ConfigurationError."""
+        return int(self._header(state)[4])
 
     def decode(self, keys: Keys, slot: int, state: bytes, committed: int) -> bool:
         """Puts a state into a slot, the windows row being that of the offset `committed`.
 
         Gives whether the rest of the state was taken too: it is left initial where another layout or bundle wrote it.
+        Raises ConfigurationError where the value is none of ours.
         """
-        magic, layout, now, _, _ = _HEADER.unpack_from(state)
+        _, layout, now, _, _ = self._header(state)
         at = _HEADER.size + (0 if now <= committed else self._size)
         keys.unpack(slot, [self._ingest], state[at : at + self._size])
-        if magic != _MAGIC or layout != self._layout:
+        if layout != self._layout:
             return False
         keys.unpack(slot, self._stages, state[_HEADER.size + 2 * self._size :])
         return True
+
+    def _header(self, state: bytes) -> tuple[bytes, bytes, int, int, int]:
+        if len(state) < _HEADER.size + 2 * self._size or not state.startswith(_MAGIC):
+            raise ConfigurationError(
+                f"the changelog holds a value of {len(state)} bytes that this version did not write; is its topic used"
+                " by something else? Give the detector another name or group, or delete the topic to begin anew"
+            )
+        magic, layout, now, before, ended_at = _HEADER.unpack_from(state)
+        return magic, layout, now, before, ended_at
