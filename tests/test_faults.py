@@ -64,12 +64,16 @@ def test_fifty_kills_lose_nothing_and_repeat_nothing_different(live: Live, seed:
 
 
 def kill_and_restart(live: Live, times: int, seed: int) -> None:
-    """kill -9 at random moments, the first of them while the worker reads; one identity, so none waits for the last."""
+    """kill -9 of either of two workers at random moments; each has an identity, so none waits for the last."""
     rng = random.Random(seed)
+    workers = {name: live.start(*SLOW, instance_id=name) for name in ("v", "w")}
     for _ in range(times):
-        worker = live.start(*SLOW, instance_id="w")
-        live.wait_until(worker.is_reading)
+        name = rng.choice(sorted(workers))
+        live.wait_until(workers[name].is_reading)
         time.sleep(rng.uniform(0.1, 1.5))
+        workers[name].kill()
+        workers[name] = live.start(*SLOW, instance_id=name)
+    for worker in workers.values():
         worker.kill()
 
 
