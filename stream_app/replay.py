@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from models.detector import Detector
 from stream_app.cli.output import progress
@@ -28,6 +28,7 @@ from stream_app.pipeline import Pipeline, PipelineSpec
 from stream_app.samples import RawBatch
 
 _POLL_MS = 500
+BATCH = 10_000  # records; always the same, so that two replays write the same rows in the same order
 
 
 @dataclass(frozen=True)
@@ -75,19 +76,22 @@ async def replay(config: Config, detector: Detector, span: Range, out: Path) -> 
 
 
 async def _records(consumer: AIOKafkaConsumer, tp: TopicPartition, span: Range) -> AsyncIterator[RawBatch]:
-    """The partition's records in the range, in order."""
+    """The partition's records in the range, in batches that do not depend on how the broker hands them over."""
     consumer.assign([tp])
     begin, end = await _bounds(consumer, tp, span)
-    if begin >= end:
-        return
-    consumer.seek(tp, begin)
+    waiting: list[ConsumerRecord] = []
+    if begin < end:
+        consumer.seek(tp, begin)
     with progress(f"{tp.topic}[{tp.partition}]", end - begin) as tell:
-        while (at := await consumer.position(tp)) < end:
+        while begin < end and (at := await consumer.position(tp)) < end:
             found = await consumer.getmany(tp, timeout_ms=_POLL_MS)
-            records = [record for record in found.get(tp, ()) if record.offset < end]
-            if records:
-                yield raw_batch(tp, records)
+            waiting += [record for record in found.get(tp, ()) if record.offset < end]
+            while len(waiting) >= BATCH:
+                yield raw_batch(tp, waiting[:BATCH])
+                waiting = waiting[BATCH:]
             tell(min(at, end) - begin)
+    if waiting:
+        yield raw_batch(tp, waiting)
 
 
 async def _bounds(consumer: AIOKafkaConsumer, tp: TopicPartition, span: Range) -> tuple[int, int]:
