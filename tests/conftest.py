@@ -7,9 +7,15 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.live.topics import create_topics
+
+# The same examples on every run, so that a run that passed passes again; `--hypothesis-profile=search` looks for others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", max_examples=1_000)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,9 @@ def blobs(rng: np.random.Generator, n: int, width: int, centres: int) -> np.ndar
     return where[rng.integers(0, centres, n)] + rng.normal(0, rng.uniform(0.3, 2), (n, width))
 
 
-@given(seed=st.integers(0, 2**32 - 1), width=st.integers(1, 12), centres=st.integers(1, 6), k=st.integers(2, 7))
+# From two dimensions on: in one, several points are often at the very same mutual reachability, and which of them the
+# library's tree meets first is its own affair.
+@given(seed=st.integers(0, 2**32 - 1), width=st.integers(2, 12), centres=st.integers(1, 6), k=st.integers(2, 7))
 @settings(max_examples=40, deadline=None)
 def test_assignment_equals_the_librarys_in_label_and_probability(seed: int, width: int, centres: int, k: int) -> None:
     rng = np.random.default_rng(seed)
