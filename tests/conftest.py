@@ -12,7 +12,7 @@ from hypothesis import settings
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.live.topics import create_topics
 
-# The same examples on every run, so that a run that passed passes again; `--hypothesis-profile=search` looks for others.
+# The same examples on every run, so what passed passes again; `--hypothesis-profile=search` looks further.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("search", max_examples=1_000)
 settings.load_profile("same")
