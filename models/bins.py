@@ -74,9 +74,9 @@ class Bins:
     age: I32  # [f, c] frames since the last sample, 0 for one in this frame; -1: absent
     scored: I64  # [n] the frames that are scored; the others are context
 
-    def live(self, grid: Grid) -> Bool:
-        """Whether anything was heard in the frame's bin. [f]"""
-        heard: Bool = np.any((self.age >= 0) & (self.age < grid.per_bin), axis=1)
+    def live(self) -> Bool:
+        """Whether a sample fell into the frame itself: what only trails behind the last one tells nothing new. [f]"""
+        heard: Bool = np.any(self.age == 0, axis=1)
         return heard
 
 

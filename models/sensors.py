@@ -5,7 +5,7 @@ In: `Scenes` of sensors and the entities' rows. Out: `Scored`. Remembers: nothin
     scenes -> bins -> views -> parts -> ratios (over the held-out 99 % quantile) -> levels -> mean = a frame's score
     a window's score is the largest of the frames that it is the first to show
 
-A frame in which nothing was heard repeats the last score, and moves nothing, for as long as any sensor's value stands.
+A frame into which no sample falls repeats the last score, and moves nothing, for as long as any sensor's value stands.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class SensorDetector:
     def _judge(self, data: tuple[Bins, Views, F32], owner: I64, carry: NDArray[np.void]) -> Judged:
         """Scores of the scored frames, in order; brings `carry` up to date."""
         seen, view, guess = data
-        live = seen.live(self.fitted.grid)[seen.scored]
+        live = seen.live()[seen.scored]
         ratio = self.ratios(view, seen.scored[live], guess)
         first = np.searchsorted(owner[live], np.arange(len(carry) + 1))
         parts = np.zeros((len(seen.scored), ratio.shape[1]))

@@ -121,6 +121,20 @@ def test_a_sensor_that_sends_nothing_is_no_anomaly(kind: str) -> None:
     assert all(p.actual is None for p in fewer.explain(50) if p.sensor == "s1")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_after_the_last_sample_repeat_its_score(kind: str) -> None:
+    known = detector(kind)
+    data = World(kind, 1, 60.0, seed=6).data()
+    frames = score(known, scenes(known, data)).frames
+    grid = known.fitted.grid
+    last = (int(data.t_us.max()) - grid.shift_us) // grid.step_us * grid.step_us
+    after = frames.start_us > last
+    assert after.sum() > grid.per_bin  # more than a bin of silence lies in the windows that hold the last sample
+    held = frames.score[frames.start_us == last][0]
+    told = after & (frames.start_us <= last + grid.hold * grid.step_us)
+    np.testing.assert_array_equal(frames.score[told], held)
+
+
 def test_training_twice_with_one_seed_gives_one_bundle() -> None:
     from training.fit_sensors import SensorTraining, fit
 

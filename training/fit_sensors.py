@@ -116,7 +116,7 @@ def _frames(table: Bins, seen: Look, scaling: Scaling, how: SensorTraining) -> t
     """The frames to learn from: live ones, at most FRAMES_MAX. Completes the scaling by spreads and slopes."""
     runs = table.stretches
     entity = np.repeat(runs.entity, np.diff(runs.frame))[table.scored]
-    live = table.live(seen.grid)[table.scored]
+    live = table.live()[table.scored]
     at, entity = table.scored[live], entity[live]
     if len(at) < FRAMES_MIN:
         raise ValueError(
