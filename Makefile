@@ -38,7 +38,7 @@ types: install
 
 fast: install
 	@echo "== tests without Apache Kafka"
-	$(BIN)/python -m pytest -m "not kafka and not soak"
+	$(BIN)/python -m pytest -m "not kafka and not soak" -n 2
 
 kafka: install
 	@echo "== tests on Apache Kafka"
