@@ -14,6 +14,7 @@ from models.detector import Detector, Frames, Scored
 from models.scenes import I32, Scenes
 from stream_app import scoring
 from stream_app.alerts import episodes as alerts
+from stream_app.alerts.alert import Speaker
 from stream_app.config import Config
 from stream_app.drift import entities as drift
 from stream_app.drift.fleet import FleetDrift
@@ -21,24 +22,33 @@ from stream_app.errors import ConfigurationError
 from stream_app.keys import Keys, Row
 from stream_app.samples import DeadLetter
 from stream_app.scoring import Refused, Scoring
+from stream_app.states import Layout, Section
 from stream_app.threshold import stage as threshold
 from stream_app.threshold.stage import Judged
 from stream_app.windows import timed as windows
 
 ABSORBED_STAGE = "pipeline"
 ABSORBED = np.zeros(1, [("absorbed", np.int64)])  # windows below this ordinal have been seen
+OWN_STAGES = (scoring.STAGE, threshold.STAGE, drift.STAGE)  # what a bundle has learned of an entity
 PERIODS_US = {"day": 86_400_000_000, "week": 604_800_000_000}
 
 
 @dataclass(frozen=True)
 class PipelineSpec:
-    """What one partition needs to run. `store` holds the packed states of its keys and is kept up to date."""
+    """What one partition needs to run. `store` holds the packed states of its keys and is kept up to date; `model` is
+    what `--model` takes for this bundle."""
 
     config: Config
     detector: Detector | None = None  # None: everything but scoring
     topic: str = "file"
     partition: int = 0
     store: MutableMapping[bytes, bytes] = field(default_factory=dict)
+    model: str | None = None  # None: the configuration's
+
+    @property
+    def bundle(self) -> str:
+        """Digest; empty where there is no detector."""
+        return self.detector.digest if self.detector else ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class ScoredWindows:
     scored: Scored
     judged: threshold.Judged
     entities: tuple[str, ...]  # [w] names
+    speaker: Speaker
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ class Judging:
         self.drift = drift.Drift(spec.config.detector, spec.detector, keys)
         self.fleet_drift = FleetDrift(spec.config.detector, spec.detector.digest)
         self.alerts = alerts.Episodes(alerts.Origin.of(spec), keys)
-        self._keys = keys
+        self._keys, self._speaker = keys, Speaker.of(spec.config.detector, spec.detector)
 
     def update(self, scenes: Scenes) -> Result:
         scored, rows, refused = self.scoring.update(scenes)
@@ -86,7 +97,8 @@ class Judging:
         drifts = self.drift.update(fine, scored, judged)
         drifts += self.fleet_drift.update(scored, int(fine.end_us.max(initial=0)))
         messages = self.alerts.update(fine, scored, judged)
-        said = ScoredWindows(fine, scored, judged, tuple(map(self._keys.name, fine.entity.tolist())))
+        entities = tuple(map(self._keys.name, fine.entity.tolist()))
+        said = ScoredWindows(fine, scored, judged, entities, self._speaker)
         return Result((), said, self._describe(refused, scenes), tuple(messages), tuple(drifts))
 
     def end(self, slots: I32) -> tuple[alerts.Alert, ...]:
@@ -121,6 +133,7 @@ def _end_to_end(parts: list[ScoredWindows]) -> ScoredWindows | None:
         scoring.join([p.scored for p in parts]),
         Judged(**judged),
         entities,
+        parts[0].speaker,
     )
 
 
@@ -145,6 +158,13 @@ def risk_of(config: Config, detector: Detector) -> float:
         raise ConfigurationError("alarms.at_most needs windows of time; for tokens give alarms: {risk: 1e-3}")
     period_us = PERIODS_US[alarms.per]
     return min(0.1, alarms.at_most * detector.windows.stride_us / period_us)
+
+
+def layout_of(spec: PipelineSpec) -> Layout:
+    """What the packed state of an entity is made of: what belongs to the bundle apart from what outlives it."""
+    if spec.detector is None:
+        return Layout(windows.STAGE, (ABSORBED_STAGE,))
+    return Layout(windows.STAGE, (ABSORBED_STAGE,), Section((alerts.STAGE,)), Section(OWN_STAGES, spec.bundle))
 
 
 def layouts(spec: PipelineSpec) -> dict[str, Row]:

@@ -13,13 +13,23 @@ import numpy as np
 
 from models.scenes import I32, I64, Scenes
 from stream_app import scoring
-from stream_app.checkpoint import Checkpoint, Ingest, StateCodec, metadata, read_metadata
-from stream_app.judging import ABSORBED_STAGE, Judging, PipelineSpec, Result, ScoredWindows, joined, layouts
+from stream_app.checkpoint import Books, Checkpoint, Swap, metadata, read_books
+from stream_app.judging import (
+    ABSORBED_STAGE,
+    Judging,
+    PipelineSpec,
+    Result,
+    ScoredWindows,
+    joined,
+    layout_of,
+    layouts,
+)
 from stream_app.keys import Keys
 from stream_app.ledger import DEAD, DUPLICATE, LATE, READ, SCORED, Accounting, Ledger
 from stream_app.records.decoder import Decoder, DecoderSettings
 from stream_app.samples import DeadLetter, Decoded, RawBatch, Samples
 from stream_app.sessions import Sessions
+from stream_app.states import Ingest, StateCodec
 from stream_app.windows import timed as windows
 from stream_app.windows.closed import rounds
 from stream_app.windows.segments import distinct, starts_of
@@ -33,14 +43,12 @@ class Pipeline:
     def __init__(self, spec: PipelineSpec) -> None:
         self.spec = spec
         detector = spec.detector
-        rows = layouts(spec)
-        self.keys = Keys(rows)
+        self.keys = Keys(layouts(spec))
         self.decoder = Decoder(_decoding(spec), self.keys)
         self._windows = windows.of(spec.config, detector, self.keys)
         self._idle_us = spec.config.windows.idle_us(detector.windows.length_us if detector else 0)
         self._judges = Judging(spec, self.keys) if detector else None
-        later = [stage for stage in rows if stage != windows.STAGE]
-        self._codec = StateCodec(self.keys, windows.STAGE, later, detector.digest if detector else "")
+        self._codec = StateCodec(self.keys, layout_of(spec))
         self._ledger = Ledger()
         self._sessions = Sessions(spec.store)
         self._committed = 0
@@ -109,18 +117,22 @@ class Pipeline:
     # --- sessions and checkpoints ----------------------------------------------------------------------------------
 
     def restore(self, offset: int, committed: str) -> None:
-        """Before the first step: what the group has committed. States come from `spec.store` when their keys do."""
-        books = read_metadata(committed) or (Accounting(), self.decoder.clock_us)
-        self._ledger = Ledger(offset, *books)
-        self.decoder.clock_us = books[1]
+        """Before the first step: what the group has committed, by this bundle or another. States come from `spec.store`
+        when their keys do."""
+        books = read_books(committed) or Books(clock_us=self.decoder.clock_us)
+        self._ledger = Ledger(offset, books.accounting, books.clock_us)
+        self.decoder.clock_us = books.clock_us
         self._committed = offset
         self._sessions.index(offset, self._codec)
 
     def safe_offset(self) -> int:
         return self._ledger.safe_offset(self._windows.needed_offset(self._ledger.safe_offset))
 
-    def checkpoint(self) -> Checkpoint:
-        """What to write and commit now; see `stream_app.checkpoint` for the order. Changes nothing but `store`."""
+    def checkpoint(self, swap: Swap | None = None) -> Checkpoint:
+        """What to write and commit now; see `stream_app.checkpoint` for the order. Changes nothing but `store`.
+
+        `swap`: this is the last one; a pipeline with another bundle goes on from it.
+        """
         offset = self.safe_offset()
         accounting, clock_us = self._ledger.below(offset)
         dirty = distinct(*self._dirty, self._ledger.touched(self._committed, offset))
@@ -130,8 +142,14 @@ class Pipeline:
         ended_at = self.keys[windows.STAGE]["ended_at"][dirty]
         over = dirty[(ended_at >= 0) & (ended_at < offset)]  # written all the same: a crash may precede their deletion
         ended = tuple(self._sessions.name(int(slot)) for slot in over)
-        books = metadata(accounting, clock_us, self.accounting(), self._ledger.next_offset)
-        return Checkpoint(offset, books, states, ended + self._sessions.take_stale())
+        books = Books(accounting, clock_us, self.spec.bundle, swap)
+        told = metadata(books, self.accounting(), self._ledger.next_offset)
+        return Checkpoint(offset, told, states, ended + self._sessions.take_stale())
+
+    @property
+    def next_offset(self) -> int:
+        """Of the record that follows those taken."""
+        return self._ledger.next_offset
 
     def committed(self, checkpoint: Checkpoint) -> None:
         """The commit succeeded: what lies below it is forgotten, and quiet entities leave memory."""

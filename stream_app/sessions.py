@@ -12,8 +12,9 @@ from collections.abc import MutableMapping
 import numpy as np
 
 from models.scenes import I32
-from stream_app.checkpoint import StateCodec, session_key, split_key
+from stream_app.checkpoint import session_key, split_key
 from stream_app.keys import Keys
+from stream_app.states import StateCodec
 
 
 class Sessions:

@@ -29,6 +29,7 @@ class PlainDetector:
     cluster_names: dict[int, str] = field(default_factory=dict)
     risk: float = 1e-2
     tail: dict[str, Any] = field(default_factory=dict)
+    gain: float = 1.0  # what the distance is multiplied by
     fail_above: float = np.inf  # a window with a mean above it makes the detector raise
     nan_above: float = np.inf  # a window with a mean above it gets a score that is not a number
 
@@ -46,7 +47,7 @@ class PlainDetector:
             if mean > self.fail_above:
                 raise ValueError(f"mean {mean} is too large for this detector")
             state = carry[np.searchsorted(entities, scenes.entity[i])]
-            score[i] = abs(mean - state["mean"]) if mean <= self.nan_above else np.nan
+            score[i] = self.gain * abs(mean - state["mean"]) if mean <= self.nan_above else np.nan
             state["n"] += 1
             state["mean"] += (mean - state["mean"]) / min(state["n"], 50.0)
         none = np.zeros(w, np.float32)

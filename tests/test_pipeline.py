@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 from plain_detector import PlainDetector
 
 from models.detector import WindowSpec
+from stream_app.checkpoint import Swap, read_books
 from stream_app.config import parse
+from stream_app.judging import OWN_STAGES, Judging, layouts
 from stream_app.pipeline import Pipeline, PipelineSpec, Result
 from stream_app.samples import RawBatch
 
 START_MS = 1_700_000_000_000
 CONFIG = parse({"detector": "law", "sources": [{"topic": "s"}], "windows": {"lateness": "2s", "idle": "40s"}})
 SHORT = PlainDetector(windows=WindowSpec(length_us=6_000_000, stride_us=2_000_000))
+NEXT = replace(SHORT, digest="plain-2", gain=3.0)
 
 
 @dataclass
@@ -27,7 +30,7 @@ class Outcome:
 
     messages: set[bytes] = field(default_factory=set)  # each body ever sent
     alerts: dict[str, bytes] = field(default_factory=dict)  # after compaction by id
-    scores: set[tuple[str, int, float]] = field(default_factory=set)  # of sessions that share a window there are two
+    scores: set[tuple[str, int, float, str]] = field(default_factory=set)  # a window that sessions share is there twice
     drifts: set[tuple[str, str, str]] = field(default_factory=set)
     letters: set[tuple[int, str]] = field(default_factory=set)
 
@@ -41,7 +44,8 @@ class Outcome:
         if result.windows:
             w = result.windows
             rounded = np.round(w.scored.score, 9).tolist()
-            self.scores |= set(zip(w.entities, w.scenes.start_us.tolist(), rounded, strict=True))
+            bundle = [w.speaker.bundle] * len(rounded)
+            self.scores |= set(zip(w.entities, w.scenes.start_us.tolist(), rounded, bundle, strict=True))
 
 
 def batch(records: list[tuple[str | None, object, float]], first: int) -> RawBatch:
@@ -108,42 +112,109 @@ def test_replay_law_alerts_scores_and_counts_do_not_depend_on_batches(records: l
     assert other.accounting() == pipeline.accounting()
 
 
+@dataclass
+class Kafka:
+    """What Kafka would hold: the changelog, and the group's commit."""
+
+    changelog: dict[bytes, bytes] = field(default_factory=dict)
+    committed: int = 0
+    metadata: str = ""
+
+    def start(self, detectors: dict[str, PlainDetector]) -> Pipeline:
+        """A pipeline as a worker makes it, with the bundle that the commit names."""
+        books = read_books(self.metadata)
+        pipeline = Pipeline(spec(dict(self.changelog), detectors[books.successor if books else SHORT.digest]))
+        pipeline.restore(self.committed, self.metadata)
+        return pipeline
+
+    def checkpoint(self, pipeline: Pipeline, crash: str, written: int, swap: Swap | None = None) -> bool:
+        """The steps, up to where the crash comes; gives whether it came."""
+        point = pipeline.checkpoint(swap)
+        self.changelog.update(list(point.states.items())[: written if crash == "amid states" else None])
+        if crash in ("amid states", "before commit"):
+            return True
+        self.committed, self.metadata = point.offset, point.metadata
+        if crash == "before deletes":
+            return True
+        for name in point.ended:
+            self.changelog.pop(name, None)
+        pipeline.committed(point)
+        return False
+
+
+CRASHES = st.sampled_from(["no", "no", "amid states", "before commit", "before deletes"])
+
+
+def unsteady(records: list, at: int, end: int, outcome: Outcome, run: tuple[Kafka, Pipeline, st.DataObject]) -> bool:
+    """Takes some batches from `at` up to `end`, with checkpoints, until there are no more or a crash comes."""
+    kafka, pipeline, data = run
+    for _ in range(data.draw(st.integers(0, 6))):
+        upto = min(end, at + data.draw(st.integers(1, 15)))
+        part = batch(records[at:upto], at)
+        outcome.take(pipeline.step(part), part.offsets)
+        at = upto
+        if data.draw(st.booleans()) and kafka.checkpoint(pipeline, data.draw(CRASHES), data.draw(st.integers(0, 5))):
+            return False
+    return at == end
+
+
+def finish(records: list, outcome: Outcome, pipeline: Pipeline, committed: int) -> None:
+    part = batch(records[committed:], committed)
+    outcome.take(pipeline.step(part), part.offsets)
+    outcome.take(pipeline.finish(), part.offsets)
+
+
 @settings(max_examples=150, deadline=None)
 @given(streams(), st.data())
 def test_replay_law_a_crash_anywhere_changes_neither_alerts_nor_counts(records: list, data: st.DataObject) -> None:
     """A crash before, amid or after any step of a checkpoint; then a start from what Kafka would hold."""
     whole, undisturbed = run(records, [])
-    outcome, at = Outcome(), 0
-    changelog: dict[bytes, bytes] = {}
-    committed, metadata = 0, ""
+    outcome, kafka = Outcome(), Kafka()
     for _ in range(data.draw(st.integers(1, 4))):
-        store = dict(changelog)
-        pipeline = Pipeline(spec(store))
-        pipeline.restore(committed, metadata)
-        at = committed
-        for _ in range(data.draw(st.integers(0, 6))):
-            upto = min(len(records), at + data.draw(st.integers(1, 15)))
-            part = batch(records[at:upto], at)
-            outcome.take(pipeline.step(part), part.offsets)
-            at = upto
-            if data.draw(st.booleans()):
-                point = pipeline.checkpoint()
-                written = data.draw(st.integers(0, len(point.states)))
-                crash = data.draw(st.sampled_from(["no", "no", "amid states", "before commit", "before deletes"]))
-                changelog.update(list(point.states.items())[: written if crash == "amid states" else None])
-                if crash in ("amid states", "before commit"):
-                    break
-                committed, metadata = point.offset, point.metadata
-                if crash == "before deletes":
-                    break
-                for name in point.ended:
-                    changelog.pop(name, None)
-                pipeline.committed(point)
-    final = Pipeline(spec(dict(changelog)))
-    final.restore(committed, metadata)
-    part = batch(records[committed:], committed)
-    outcome.take(final.step(part), part.offsets)
-    outcome.take(final.finish(), part.offsets)
+        unsteady(records, kafka.committed, len(records), outcome, (kafka, kafka.start({SHORT.digest: SHORT}), data))
+    final = kafka.start({SHORT.digest: SHORT})
+    finish(records, outcome, final, kafka.committed)
+    assert outcome == whole
+    assert final.accounting() == undisturbed.accounting()
+
+
+def swapped_in_place(records: list, at: int) -> tuple[Outcome, Pipeline]:
+    """The slow, obvious twin of a swap: one pipeline whose judges, and what they had learned, are exchanged at once."""
+    pipeline, outcome = Pipeline(spec()), Outcome()
+    part = batch(records[:at], 0)
+    outcome.take(pipeline.step(part), part.offsets)
+    pipeline._judges = Judging(spec(detector=NEXT), pipeline.keys)
+    for stage in OWN_STAGES:
+        row = layouts(spec(detector=NEXT))[stage]
+        pipeline.keys[stage][:] = pipeline.keys._initial[stage] = row
+    finish(records, outcome, pipeline, at)
+    return outcome, pipeline
+
+
+@settings(max_examples=150, deadline=None)
+@given(streams(), st.data())
+def test_replay_law_a_swap_divides_the_windows_at_its_offset_wherever_crashes_fall(
+    records: list, data: st.DataObject
+) -> None:
+    """Windows that close before P are scored by the old bundle, those from P on by the new one, none twice or never."""
+    at = data.draw(st.integers(0, len(records)))
+    whole, undisturbed = swapped_in_place(records, at)
+    outcome, kafka, bundles = Outcome(), Kafka(), {SHORT.digest: SHORT, NEXT.digest: NEXT}
+    while True:  # until the swap is committed, at P
+        pipeline = kafka.start(bundles)
+        reached = kafka.committed
+        if unsteady(records, reached, at, outcome, (kafka, pipeline, data)) or data.draw(st.booleans()):
+            rest = batch(records[pipeline.next_offset : at], pipeline.next_offset)
+            outcome.take(pipeline.step(rest), rest.offsets)
+            swap = Swap(NEXT.digest, 2, at, 0, SHORT.digest)
+            kafka.checkpoint(pipeline, data.draw(CRASHES), data.draw(st.integers(0, 5)), swap)
+            if read_books(kafka.metadata) and read_books(kafka.metadata).swap == swap:  # type: ignore[union-attr]
+                break
+    for _ in range(data.draw(st.integers(0, 3))):
+        unsteady(records, kafka.committed, len(records), outcome, (kafka, kafka.start(bundles), data))
+    final = kafka.start(bundles)
+    assert final.spec.bundle == NEXT.digest
+    finish(records, outcome, final, kafka.committed)
     assert outcome == whole
     assert final.accounting() == undisturbed.accounting()
 
@@ -161,7 +232,7 @@ def test_a_window_that_makes_the_detector_fail_is_refused_and_the_next_is_scored
     records[200] = ("x", {"sensor": "a", "t": START_MS + 200 * 500, "value": 1e6}, 100.0)
     outcome, pipeline = run(records, [150, 199, 201, 300], PlainDetector(windows=SHORT.windows, fail_above=1e3))
     clean, _ = run(normal(400), [])
-    missing = {start for _, start, _ in clean.scores} - {start for _, start, _ in outcome.scores}
+    missing = {start for _, start, *_ in clean.scores} - {start for _, start, *_ in outcome.scores}
     assert missing == set(range(START_MS * 1000 + 96_000_000, START_MS * 1000 + 102_000_000, 2_000_000))
     assert pipeline.accounting().dead_lettered == 0, "samples of a refused window are accounted where they belong"
 

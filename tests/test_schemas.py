@@ -18,8 +18,8 @@ from jsonschema import Draft202012Validator
 from models.detector import Frames, Scored
 from models.scenes import no_scenes
 from stream_app import schemas
-from stream_app.alerts.alert import Alert, AlertSensor, Cluster, Input
-from stream_app.alerts.wire import Speaker, encode_alert, encode_drift, score_rows
+from stream_app.alerts.alert import Alert, AlertSensor, Cluster, Input, Speaker
+from stream_app.alerts.wire import encode_alert, encode_drift, score_rows
 from stream_app.drift.entities import DriftEvent
 from stream_app.errors import ConfigurationError
 from stream_app.judging import ScoredWindows
@@ -135,7 +135,7 @@ def test_drift_events_as_they_are_written_are_valid() -> None:
 
 
 def test_scores_as_they_are_written_are_valid() -> None:
-    for _, value in score_rows(window(), Speaker("pump", "0" * 64, ("forecast", "distance")), "samples", 0):
+    for _, value in score_rows(window(), "samples", 0):
         assert valid("scores", json.loads(value)), json.loads(value)
         assert not valid("scores", json.loads(value) | {"anomalous": 1})
 
@@ -206,4 +206,4 @@ def window() -> ScoredWindows:
         confidence=one,
         warming=~false,
     )
-    return ScoredWindows(scenes, scored, judged, ("p1",))
+    return ScoredWindows(scenes, scored, judged, ("p1",), Speaker("pump", "0" * 64, ("forecast", "distance")))

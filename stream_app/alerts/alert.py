@@ -1,18 +1,36 @@
-"""What an alert message is: the record on the alerts topic, field by field.
+"""What an alert message is: the record on the alerts topic, field by field; and who speaks.
 
 In: nothing. Out: the types. Remembers: nothing. Changing a name here breaks consumers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import numpy as np
 
+from models.detector import Detector
+
 Status = Literal["open", "update", "closed", "retracted"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Who speaks in scores, and what its numbers are called."""
+
+    detector: str
+    bundle: str = ""
+    part_names: tuple[str, ...] = ()
+    cluster_names: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, detector: Detector | None) -> Speaker:
+        if detector is None:
+            return cls(name)
+        return cls(name, detector.digest, detector.part_names, detector.cluster_names)
 
 
 @dataclass(frozen=True)

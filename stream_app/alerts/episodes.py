@@ -79,7 +79,7 @@ class Origin:
     def of(cls, spec: Any) -> Origin:
         """From a PipelineSpec that has a detector."""
         d, config = spec.detector, spec.config
-        model = config.model or d.digest
+        model = spec.model or config.model or d.digest
         live = spec.topic in {source.topic for source in config.sources}
         words = {i: word for word, i in d.vocabulary.items()}
         place = (spec.topic, spec.partition)

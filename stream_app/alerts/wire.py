@@ -7,34 +7,16 @@ for readers who know nothing of CloudEvents. Remembers: nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import orjson
 
-from models.detector import Detector
 from stream_app.alerts.episodes import Alert
 from stream_app.judging import ScoredWindows
 from stream_app.samples import Headers
 
 _JSON = b"application/json"
-
-
-@dataclass(frozen=True)
-class Speaker:
-    """Who speaks in scores, and what its numbers are called."""
-
-    detector: str
-    bundle: str = ""
-    part_names: tuple[str, ...] = ()
-    cluster_names: dict[int, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, name: str, detector: Detector | None) -> Speaker:
-        if detector is None:
-            return cls(name)
-        return cls(name, detector.digest, detector.part_names, detector.cluster_names)
 
 
 def encode_alert(alert: Alert) -> bytes:
@@ -60,16 +42,17 @@ def encode_drift(event: Any) -> bytes:
     return orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def score_rows(windows: ScoredWindows, speaker: Speaker, topic: str, partition: int) -> Iterator[tuple[str, bytes]]:
+def score_rows(windows: ScoredWindows, topic: str, partition: int) -> Iterator[tuple[str, bytes]]:
     """Entity and JSON of each window; the names are those of alerts."""
-    columns = _score_columns(windows, speaker, topic, partition)
+    columns = _score_columns(windows, topic, partition)
     names = tuple(columns)
     for entity, row in zip(windows.entities, zip(*columns.values(), strict=True), strict=True):
         yield entity, orjson.dumps(dict(zip(names, row, strict=True)))
 
 
-def _score_columns(windows: ScoredWindows, speaker: Speaker, topic: str, partition: int) -> dict[str, Sequence[Any]]:
+def _score_columns(windows: ScoredWindows, topic: str, partition: int) -> dict[str, Sequence[Any]]:
     scenes, scored, judged, n = windows.scenes, windows.scored, windows.judged, len(windows.entities)
+    speaker = windows.speaker
     belongs = zip(scored.cluster.tolist(), scored.membership_probability.tolist(), strict=True)
     offsets = zip(scenes.first_offset.tolist(), scenes.last_offset.tolist(), strict=True)
     label = speaker.cluster_names.get

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
-from stream_app.alerts.wire import Speaker, alert_headers, encode_alert, encode_drift, score_rows
+from stream_app.alerts.wire import alert_headers, encode_alert, encode_drift, score_rows
 from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable
 from stream_app.live.preflight import changelog_topic
@@ -35,8 +35,8 @@ _YIELD_EVERY = 500
 class Publisher:
     """The producer of a worker. All methods are called on one event loop."""
 
-    def __init__(self, config: Config, settings: Mapping[str, Any], speaker: Speaker) -> None:
-        self._config, self._settings, self._speaker = config, settings, speaker
+    def __init__(self, config: Config, settings: Mapping[str, Any]) -> None:
+        self._config, self._settings = config, settings
         self._letters = {source.topic: source.dead_letter_topic for source in config.sources}
         self._producer: AIOKafkaProducer | None = None
         self._problem: BaseException | None = None
@@ -77,7 +77,7 @@ class Publisher:
             await self._send(topics.drift, event.entity.encode(), encode_drift(event))
         if topics.scores is not None and result.windows is not None:
             rows: dict[int, list[tuple[bytes, bytes]]] = {}
-            for entity, value in score_rows(result.windows, self._speaker, records.topic, records.partition):
+            for entity, value in score_rows(result.windows, records.topic, records.partition):
                 rows.setdefault(await self._partition(topics.scores, entity), []).append((entity.encode(), value))
             for partition, scores in rows.items():
                 await self._send_many(topics.scores, partition, scores)

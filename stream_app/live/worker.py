@@ -22,7 +22,6 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from models.detector import Detector
-from stream_app.alerts.wire import Speaker
 from stream_app.config import Config, Worker
 from stream_app.errors import ConfigurationError, TailraceError
 from stream_app.live import preflight
@@ -63,7 +62,7 @@ async def run_worker(
             verdict(0)  # nothing was begun, and the thread that waits for Kafka would keep the process
             return 0
         until = await _ends(config, plan) if until_end else None
-        async with _publisher(config, plan, detector) as publisher:
+        async with _publisher(config, plan) as publisher:
             if detector is not None:
                 metrics.use_model(detector.digest)
 
@@ -236,8 +235,8 @@ async def _probes(config: Config, alive: Alive) -> AsyncIterator[Metrics]:
 
 
 @asynccontextmanager
-async def _publisher(config: Config, plan: Plan, detector: Detector | None) -> AsyncIterator[Publisher]:
-    publisher = Publisher(config, plan.settings, Speaker.of(config.detector, detector))
+async def _publisher(config: Config, plan: Plan) -> AsyncIterator[Publisher]:
+    publisher = Publisher(config, plan.settings)
     await publisher.start()
     try:
         yield publisher
