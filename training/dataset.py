@@ -6,15 +6,17 @@ In: columns of samples of any number of entities. Out: `Dataset`, sorted, and it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from models.detector import WindowSpec
-from models.scenes import F64, I32, I64, Scenes
+from models.scenes import F64, I32, I64, Bool, Scenes
 from stream_app.config import Limits
+from stream_app.intervals import Interval, overlapping
 from stream_app.keys import Keys
 from stream_app.samples import Samples
+from stream_app.scoring import select
 from stream_app.windows.closed import INGEST, STAGE
 from stream_app.windows.timed import TimeWindows
 
@@ -40,6 +42,20 @@ class Dataset:
     def bounds(self) -> I64:
         """Rows of entity e are bounds[e]:bounds[e + 1]. [number of entities + 1]"""
         return np.searchsorted(self.entity, np.arange(len(self.entities) + 1)).astype(np.int64)
+
+    def with_sensors(self, names: Sequence[str]) -> Dataset:
+        """The same samples of these sensors, present or not, in this order, and those that are new after them."""
+        sensors = (*names, *(name for name in self.sensors if name not in names))
+        place = np.array([sensors.index(name) for name in self.sensors], np.int32)
+        if np.array_equal(place, np.arange(len(place))):
+            return replace(self, sensors=sensors)
+        moved = replace(self, sensors=sensors, sensor=place[self.sensor])
+        return moved.at(np.lexsort((moved.sensor, moved.t_us, moved.entity)))
+
+    def at(self, rows: I64 | Bool) -> Dataset:
+        """Some of the rows, in this order."""
+        entity, sensor = self.entity[rows], self.sensor[rows]
+        return replace(self, entity=entity, sensor=sensor, t_us=self.t_us[rows], value=self.value[rows])
 
 
 @dataclass(frozen=True)
@@ -89,3 +105,21 @@ def cut(data: Dataset, spec: WindowSpec) -> Scenes:
     windows = TimeWindows(spec, _FOREVER_US, _FOREVER_US, Limits(pending_samples=n + 1, entities=len(slots) + 1), keys)
     windows.update(samples, 0)
     return windows.finish().scenes
+
+
+def outside(scenes: Scenes, names: Sequence[str], without: Sequence[Interval]) -> tuple[Scenes, dict[str, int]]:
+    """The windows that overlap none of the intervals, and how many do, by reason.
+
+    names: of the entities, index = slot. Raises ValueError where no window is left.
+    """
+    if not without or not len(scenes):
+        return scenes, {}
+    found = overlapping(without, scenes.entity, names, (scenes.start_us, scenes.end_us))
+    keep = np.ones(len(scenes), bool)
+    for rows in found.values():
+        keep[rows] = False
+    counts = {why: len(rows) for why, rows in found.items()}
+    if not keep.any():
+        said = ", ".join(f"{n} by {why}" for why, n in counts.items())
+        raise ValueError(f"all {len(scenes)} windows are left out: {said}")
+    return select(scenes, np.flatnonzero(keep)), counts

@@ -24,13 +24,14 @@ from models.reconstruct import Subspace, fit_subspace
 from models.scenes import F32, F64, I64, Scenes
 from models.sensors import Fitted, Scaling, SensorDetector, initial_row
 from models.sensors_bundle import pack
+from stream_app.intervals import Interval
 from stream_app.threshold.population import fit_population
-from training.dataset import Dataset, cut
+from training.dataset import Dataset, cut, outside
 from training.fit_forecast import Fit
 from training.fit_parts import FittedPart, Frames, fit_parts
 from training.fit_placement import Placed, fit_placement
 from training.folds import ENTITIES_MIN
-from training.look import Look, look
+from training.look import Look, look, look_again
 
 FRAMES_MIN = 24  # live frames to learn from
 FRAMES_MAX = 60_000  # learned from; of more, blocks spread evenly over the data
@@ -50,6 +51,8 @@ class SensorTraining:
     steps: int | None = None
     device: str = "cpu"
     alarms_per_week: float = 1.0  # false alarms per entity, that the default risk aims at
+    without: tuple[Interval, ...] = ()  # windows that overlap them are not learned from
+    like: Fitted | None = None  # the bundle to be followed: windows and sensors stay as they are there
     say: Callable[[str], None] = lambda _: None
 
 
@@ -65,11 +68,13 @@ class Trained:
 def fit(data: Dataset, how: SensorTraining) -> Trained:
     """Everything that `train` does with sensors. Raises ValueError, in words, where the data do not suffice."""
     began = time.monotonic()
-    seen = look(data)
+    data = data if how.like is None else data.with_sensors(how.like.sensors)
+    seen = look(data) if how.like is None else look_again(data, how.like)
     for note in seen.notes:
         how.say(note)
-    scaling = _scale(data)
-    scenes = cut(data, WindowSpec(seen.grid.length * seen.grid.step_us, seen.grid.stride * seen.grid.step_us))
+    spec = WindowSpec(seen.grid.length * seen.grid.step_us, seen.grid.stride * seen.grid.step_us)
+    scenes, left_out = outside(cut(data, spec), data.entities, how.without)
+    scaling = _scale(scenes, len(data.sensors))
     table = _table(scenes, seen.grid, scaling)
     frames, scaling = _frames(table, seen, scaling, how)
     how.say(f"{len(frames.at)} frames of {len(np.unique(frames.entity))} entities to learn from")
@@ -92,14 +97,14 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
         "sensors", {"fitted": settings, "risk": risk, "seed": how.seed}, arrays, golden, tail, _lineage(data)
     )
     report = _report(parts, network, placed, scores) | {"seconds": time.monotonic() - began, "risk": risk}
+    report |= {"windows": len(scenes), "left_out": left_out}
     return Trained(bundle, seen.notes, report)
 
 
-def _scale(data: Dataset) -> Scaling:
-    """Mean and standard deviation of each sensor; a constant one is left in its own unit."""
-    c = len(data.sensors)
-    valid = np.isfinite(data.value)
-    sensor, value = data.sensor[valid], data.value[valid]
+def _scale(scenes: Scenes, c: int) -> Scaling:
+    """Mean and standard deviation of each of c sensors; a constant one is left in its own unit."""
+    valid = np.isfinite(scenes.value)
+    sensor, value = scenes.sensor[valid], scenes.value[valid]
     n = np.maximum(np.bincount(sensor, minlength=c), 1)
     centre = np.bincount(sensor, value, c) / n
     scale = np.sqrt(np.bincount(sensor, (value - centre[sensor]) ** 2, c) / n)

@@ -27,12 +27,13 @@ from models.token_view import View, embed, fit_view
 from models.token_windows import WindowValues, nothing_remembered, scored_before, window_values
 from models.tokens import N_ORDINARY, PARTS, TokenDetector, TokenScale, token_values
 from stream_app.errors import ConfigurationError
+from stream_app.intervals import Interval
 from stream_app.threshold.population import fit_population
 from training.dataset import Dataset
 from training.fit_lstm import Curve, LstmTraining, fit_lstm, steps_within
 from training.fit_placement import Placed, fit_placement
 from training.token_report import token_report
-from training.token_sessions import Sessions, by_frequency, runs, sessions_of, windows_of
+from training.token_sessions import Sessions, apart, by_frequency, runs, sessions_of, windows_of
 
 WINDOWS = WindowSpec(length_tokens=64, stride_tokens=32)
 LSTM = LstmTraining()
@@ -63,6 +64,7 @@ class TokenTraining:
     device: str = "cpu"
     budget_s: float | None = None  # cuts the networks' steps; the steps it came to are in the report
     risk: float | None = None  # per window; None: by `default_risk`
+    without: tuple[Interval, ...] = ()  # sessions that overlap them are not learned from
     say: Callable[[str], None] = lambda _: None  # told what has been done
 
 
@@ -104,7 +106,7 @@ class _Held:
 def fit(data: Dataset, how: TokenTraining) -> Trained:
     """Everything that `train` does with tokens. Raises ConfigurationError, in words, where the data do not suffice."""
     vocabulary, counts = by_frequency(data)
-    sessions = sessions_of(data, vocabulary, how.windows)
+    sessions, left_out = apart(sessions_of(data, vocabulary, how.windows), data, how.without)
     _must_suffice(data, sessions, how)
     rng = np.random.default_rng(how.seed)
     net = NetSettings(min(len(counts), N_CLASSES_MAX), hidden=how.hidden)
@@ -128,6 +130,7 @@ def fit(data: Dataset, how: TokenTraining) -> Trained:
         risk=how.risk or default_risk(sessions, how.windows),
     )
     report = token_report(sessions, detector, [fold.curve for fold in folds], scores, placed)
+    report |= {"windows": len(scores), "left_out": left_out}
     return Trained(_bundle(detector, _golden(ready, how, rng), how), tuple(report["choices"]), report)
 
 

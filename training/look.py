@@ -5,15 +5,17 @@ In: `Dataset` of sensors. Out: `Look`. Remembers: nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 
 from models.bins import Grid
 from models.forecast import MEMORY
+from models.parts import DistancePart
 from models.reconstruct import LAGS
 from models.scenes import F64
+from models.sensors import Fitted
 from training.dataset import Dataset
 
 SLOWEST_SHARE = 0.1  # the slowest rate that carries this share of the sensors sets the bin
@@ -82,6 +84,20 @@ def look(data: Dataset) -> Look:
     stride = max(1, round(STRIDE_US / step_us))
     grid = Grid(step_us, per_bin, shift, stride, memory, hold, per_bin > 1)
     return Look(grid, short, patch, period, median, constant, tuple(notes))
+
+
+def look_again(data: Dataset, like: Fitted) -> Look:
+    """As `look`, for a detector that follows another: its grid and patches stay, so that workers can swap the two.
+
+    Raises ValueError where the data do not suffice, or hold one sensor where there were several, or several for one.
+    """
+    seen = look(data)
+    shapes = {name: part.shape.frames for name, part in like.parts.items() if isinstance(part, DistancePart)}
+    if (len(data.sensors) == SENSORS_FEW) != (len(like.sensors) == SENSORS_FEW):
+        raise ValueError(f"{len(data.sensors)} sensors where there were {len(like.sensors)}: name another detector")
+    short = shapes.get("distance_short", seen.short)
+    notes = (f"windows as before: frames of {like.grid.step_us / 1e6:g} s",)
+    return replace(seen, grid=like.grid, short=short, long=shapes["distance"], notes=notes)
 
 
 def _steps(interval_us: F64, notes: list[str]) -> tuple[int, int]:

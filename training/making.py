@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from models.bundle import Bundle
-from models.detector import WindowSpec
+from models.detector import Detector, WindowSpec
+from models.sensors import SensorDetector
 from stream_app.config import Alarms, Config
 from stream_app.errors import ConfigurationError, UsageError
+from stream_app.intervals import Interval
 from training.dataset import Dataset
 
 Say = Callable[[str], None]
@@ -26,6 +28,8 @@ class Making:
     budget_s: float | None = None
     device: str = "auto"
     config: Config | None = None
+    without: tuple[Interval, ...] = ()  # not learned from
+    like: Detector | None = None  # the detector that is followed: windows and sensors stay as they are there
 
     @property
     def alarms(self) -> Alarms:
@@ -35,6 +39,8 @@ class Making:
 
 def make(data: Dataset, how: Making, lineage: dict[str, Any], say: Say) -> tuple[Bundle, dict[str, Any]]:
     """Fits the kind of detector that the data asks for. Raises ConfigurationError where they can't carry one."""
+    if how.like is not None and how.like.kind != data.kind:
+        raise ConfigurationError(f"the data are {data.kind}, but the detector is one of {how.like.kind}")
     try:
         bundle, report = (_tokens if data.kind == "tokens" else _sensors)(data, how, say)
     except ValueError as problem:
@@ -46,9 +52,15 @@ def _tokens(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, Any
     from training.fit_tokens import TokenTraining, fit
 
     wanted = TokenTraining(
-        seed=how.seed, device=_device(how.device), budget_s=how.budget_s, risk=how.alarms.risk, say=say
+        seed=how.seed,
+        device=_device(how.device),
+        budget_s=how.budget_s,
+        risk=how.alarms.risk,
+        without=how.without,
+        say=say,
     )
-    made = fit(data, replace(wanted, windows=_counted(how.config) or wanted.windows))
+    windows = how.like.windows if how.like else _counted(how.config) or wanted.windows
+    made = fit(data, replace(wanted, windows=windows))
     return made.bundle, made.report
 
 
@@ -56,7 +68,9 @@ def _sensors(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, An
     from training.fit_sensors import SensorTraining, fit
 
     a_week = {"day": 7.0, "week": 1.0}[how.alarms.per] * (how.alarms.at_most or 1.0)
-    made = fit(data, SensorTraining(seed=how.seed, device=_device(how.device), alarms_per_week=a_week, say=say))
+    like = how.like.fitted if isinstance(how.like, SensorDetector) else None
+    wanted = SensorTraining(seed=how.seed, device=_device(how.device), alarms_per_week=a_week, say=say)
+    made = fit(data, replace(wanted, without=how.without, like=like))
     return made.bundle, made.report
 
 

@@ -5,6 +5,7 @@ In: `Dataset`. Out: `Sessions`, and the `Scenes` and `Stretches` of them. Rememb
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from models.detector import WindowSpec
 from models.scenes import I32, I64, Bool, Scenes
 from models.stretches import EOS, FIRST, Stretches, joined_ranges
+from stream_app.intervals import Interval, overlapping
 from stream_app.windows.counted import Counts
 from training.dataset import Dataset
 
@@ -82,6 +84,22 @@ def sessions_of(data: Dataset, vocabulary: dict[str, int], spec: WindowSpec) -> 
     first = np.concatenate([bounds[whole] + position, bounds[-1:]])
     ids: I32 = renumber[data.value.astype(np.int64)]
     return Sessions(ids, data.t_us, first, position, nth == n_pieces[whole] - 1)
+
+
+def apart(sessions: Sessions, data: Dataset, without: Sequence[Interval]) -> tuple[Sessions, dict[str, int]]:
+    """The sessions, or pieces of them, that overlap none of the intervals, and how many do, by reason.
+
+    Raises ValueError where none is left.
+    """
+    first, last = sessions.first[:-1], sessions.first[1:] - 1
+    found = overlapping(without, data.entity[first], data.entities, (sessions.t_us[first], sessions.t_us[last] + 1))
+    keep = np.ones(len(sessions), bool)
+    for rows in found.values():
+        keep[rows] = False
+    counts = {why: len(rows) for why, rows in found.items()}
+    if not keep.any():
+        raise ValueError(f"all {len(sessions)} sessions are left out: {counts}")
+    return sessions if not counts else sessions.at(np.flatnonzero(keep)), counts
 
 
 def runs(sessions: Sessions) -> Stretches:
