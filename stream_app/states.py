@@ -5,9 +5,9 @@ In: rows of `Keys`. Out: bytes, and rows put back from them. Remembers: the layo
     header | windows row now | windows row before | carried | section | section | ...
 
 What every bundle needs comes first: the place in the stream, and the number of windows absorbed. The rest are
-sections, each with a tag and its length. A section is read by who finds its own tag: that of a bundle is a digest of the
-rows' layout and of the bundle, so that no bundle reads another's tails, and that of a shadow's rows is the one under
-which the same bundle looks for its own once it is live. An unknown section is passed over.
+sections, each with a tag and its length, read by who knows the tag; others are passed over. A bundle's tag is a digest
+of its rows' layout and of the bundle, so that no bundle reads another's tails; and what it has learned as a shadow is
+under the very tag where it looks once it is live.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a state is made of. `own`: what the bundle itself has learned of the entity; None where there is no bundle."""
+    """What a state is made of. `own`: what the bundle itself has learned; None where there is no bundle."""
 
     ingest: str
     carried: tuple[str, ...]
@@ -86,9 +86,9 @@ class StateCodec:
         header["now"], header["before"] = now.offset, before.offset
         header["ended_at"] = keys[self._layout.ingest]["ended_at"][slots]
         rows = [header, now.rows, before.rows, *(keys[stage].take(slots) for stage in self._layout.carried)]
-        return _bytes_of(
-            rows + [row for section in self._layout.sections for row in _section_rows(keys, slots, section)]
-        )
+        for section in self._layout.sections:
+            rows += _section_rows(keys, slots, section)
+        return _bytes_of(rows)
 
     def ended_at(self, state: bytes) -> int:
         """Offset of the tombstone that ended the session; -1 while it lives. Raises ConfigurationError."""

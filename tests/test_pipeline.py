@@ -191,7 +191,7 @@ def swapped_in_place(records: list, at: int) -> tuple[Outcome, Pipeline]:
     return outcome, pipeline
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(streams(), st.data())
 def test_replay_law_a_swap_divides_the_windows_at_its_offset_wherever_crashes_fall(
     records: list, data: st.DataObject
