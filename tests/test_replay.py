@@ -2,55 +2,67 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from live import START_MS, apart, produce, stream
+from live import START_MS, produce, stream
 from plain_detector import PlainDetector
 
 from models.detector import WindowSpec
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.config import Config, parse
 from stream_app.errors import UsageError
-from stream_app.replay import Range, Replayed, moment_ms, replay
+from stream_app.replay.ranges import ALL_MS, Range, moment_ms
+from stream_app.replay.run import Named, Order, Replayed, replay_here
 
-pytestmark = pytest.mark.kafka
 PLAIN = PlainDetector(windows=WindowSpec(length_us=6_000_000, stride_us=2_000_000))
+OTHER = replace(PLAIN, digest="plain-2", risk=1e-3)
 
 
 def settings(kafka: KafkaCluster, topic: str) -> Config:
     return parse({"brokers": kafka.bootstrap, "sources": [{"topic": topic}], "windows": {"lateness": "2s"}})
 
 
-def replayed(config: Config, span: Range, out: Path) -> Replayed:
-    return apart(lambda: replay(config, PLAIN, span, out))
+def replayed(config: Config, span: Range, out: Path, models: tuple[PlainDetector, ...] = (PLAIN,)) -> Replayed:
+    named = tuple(Named(label, d.digest, d) for label, d in zip("ab", models, strict=False))
+    order = Order(config.sources[0].topic, tuple(d.digest for d in models), out, span, ALL_MS)
+    return replay_here(order, config, named)
 
 
-def test_two_replays_say_the_same_and_every_sample_is_accounted_for(
+@pytest.mark.kafka
+def test_two_replays_write_the_same_bytes_but_for_a_header(
     kafka: KafkaCluster, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
     topic = new_topic("samples", 2)
     records = stream(200)
     produce(kafka.bootstrap, topic, records, 2)
     config = settings(kafka, topic)
-    first, second = (replayed(config, Range(), tmp_path / name) for name in ("a", "b"))
-    assert first == second
-    assert first.records == len(records)
-    assert first.accounting.samples_read > 0
-    for name in ("scores.parquet", "frames.parquet"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    assert pq.read_table(tmp_path / "a" / "scores.parquet").num_rows > 0
+    first, second = (replayed(config, Range(), tmp_path / name, (PLAIN, OTHER)) for name in ("x", "y"))
+    assert first.records == second.records == len(records)
+    files = sorted(p.relative_to(tmp_path / "x") for p in (tmp_path / "x").rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(tmp_path / "y") for p in (tmp_path / "y").rglob("*") if p.is_file())
+    for name in files:
+        if name != Path("replay.json"):
+            assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes(), name
+    headers = [json.loads((tmp_path / name / "replay.json").read_text()) for name in ("x", "y")]
+    assert headers[0] | {"header": None} == headers[1] | {"header": None}
+    assert pq.read_table(tmp_path / "x" / "a" / "scores.parquet").num_rows > 0
 
 
-def test_a_range_of_offsets_reads_these_records_and_no_others(
+@pytest.mark.kafka
+def test_a_range_of_offsets_reports_these_records_and_no_others(
     kafka: KafkaCluster, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
     topic = new_topic("samples", 2)
     produce(kafka.bootstrap, topic, stream(100), 2)
     span = Range(partition=1, first_offset=10, last_offset=59)
-    assert replayed(settings(kafka, topic), span, tmp_path / "out").records == 50
+    done = replayed(settings(kafka, topic), span, tmp_path / "out")
+    assert done.records == 50
+    assert done.plan.warm_up_records == 10
 
 
 def test_offsets_without_a_partition_are_a_usage_error() -> None:

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from stream_app.cli import file_commands as cli_files
 from stream_app.cli import local_commands as cli_local
+from stream_app.cli import replay_command as cli_replay
 from stream_app.cli.output import note, rows, say
 from stream_app.errors import TailraceError, UsageError
 
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 cli_local.add_to(app)
 cli_files.add_to(app)
+cli_replay.add_to(app)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The detector's YAML file.")]
 Brokers = Annotated[str | None, typer.Option(help="host:port[,...]; default: the configuration, TAILRACE_BROKERS.")]
@@ -105,39 +107,6 @@ def worker(
     start_log(verbose=bool(os.environ.get("TAILRACE_DEBUG")))
     settings = load(config)
     raise typer.Exit(asyncio.run(run_worker(settings, configured_detector(settings), until_end=until_end)))
-
-
-@app.command(
-    epilog="\b\nExample: tailrace replay --topic pump --from 2026-01-01T00:00:00Z --model bundles/pump --out out/"
-)
-def replay(
-    model: Annotated[Path, typer.Option(help="A bundle, as train writes it.")],
-    out: Annotated[Path, typer.Option(help="A folder for the results; it is made.")],
-    topic: Annotated[str, typer.Option(help="The source topic.")],
-    start: Annotated[str | None, typer.Option("--from", help="Kafka timestamp: RFC 3339 or epoch ms.")] = None,
-    end: Annotated[str | None, typer.Option("--to", help="Exclusive; default: the end of now.")] = None,
-    partition: Annotated[int | None, typer.Option(help="Of one partition only.")] = None,
-    from_offset: Annotated[int | None, typer.Option(help="With --partition.")] = None,
-    to_offset: Annotated[int | None, typer.Option(help="Inclusive.")] = None,
-    config: Annotated[Path | None, typer.Option(help="For lateness, alarms, brokers and the detector's name.")] = None,
-    brokers: Brokers = None,
-) -> None:
-    """What a bundle says of a past range of a topic; groups and topics are not touched."""
-    import asyncio
-
-    from stream_app.cli.connection import connection
-    from stream_app.config import Source
-    from stream_app.opening import open_bundle
-    from stream_app.replay import Range, moment_ms
-    from stream_app.replay import replay as run_replay
-
-    span = Range(moment_ms(start), moment_ms(end), partition, from_offset, to_offset)
-    settings = connection(config, brokers)
-    source = next((s for s in settings.sources if s.topic == topic), Source(topic=topic))
-    settings = settings.model_copy(update={"sources": (source,), "model": str(model)})
-    done = asyncio.run(run_replay(settings, open_bundle(model), span, out))
-    say(str(out))
-    note(f"{done.records:,} records replayed; {done.n_alerts} alerts; {done.accounting.as_dict()}")
 
 
 @app.command(epilog="\b\nExample: tailrace status --config pump.yaml --json")

@@ -27,7 +27,11 @@ _POLL_MS = 500
 async def consumer_of(config: Config) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer without a group, started. Raises BrokerUnreachable."""
     consumer = AIOKafkaConsumer(
-        enable_auto_commit=False, auto_offset_reset="earliest", max_poll_records=MAX_RECORDS, **client_settings(config)
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",  # as the worker reads: what an aborted transaction wrote was never said
+        max_poll_records=MAX_RECORDS,
+        **client_settings(config),
     )
     try:
         await consumer.start()

@@ -1,0 +1,162 @@
+"""A part of a replay: one partition under one model, through the pipeline that runs live, into a folder of its own.
+
+In: a slice of the topic and a detector. Out: what `tailrace detect` writes, the drift events, a sample of embeddings,
+and `done.json`, written last: a part that has it is whole, one that lacks it is done again. Remembers: nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from models.detector import Detector
+from models.scenes import I64
+from stream_app.config import Config
+from stream_app.files.results import ResultFolder
+from stream_app.live.topic_batches import consumer_of
+from stream_app.pipeline import Pipeline, PipelineSpec, Result, ScoredWindows
+from stream_app.replay.finding import Slice
+from stream_app.replay.reading import records
+
+DONE, EMBEDDINGS, DRIFT = "done.json", "embeddings.parquet", "drift.jsonl"
+CHECKPOINT_EVERY = 20  # batches; nothing is written then, but ended entities leave memory
+EMBEDDINGS_MAX = 2_048  # windows of a part whose embeddings are kept, evenly over it
+Tell = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """`label` names the model within the replay, `model` is its folder."""
+
+    label: str
+    model: str
+    slice: Slice
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}-{self.slice.partition}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What all parts of a replay share. `folder` holds a folder per part."""
+
+    config: Config
+    topic: str
+    folder: Path
+
+
+async def run_part(place: Place, part: Part, detector: Detector, tell: Tell) -> None:
+    """Does the part anew. `tell` hears how many records have been read. Raises BrokerUnreachable."""
+    folder = place.folder / part.name
+    shutil.rmtree(folder, ignore_errors=True)
+    tp = TopicPartition(place.topic, part.slice.partition)
+    pipeline = Pipeline(PipelineSpec(place.config, detector, place.topic, tp.partition))
+    pipeline.restore(part.slice.warm_up, "")
+    with ResultFolder(folder, detector, place.config.detector) as results:
+        run = _Run(pipeline, results, _Sample(folder), tell)
+        async with consumer_of(place.config) as consumer:
+            warm = await run.read(consumer, (tp, part.slice.warm_up, part.slice.begin), reported=False)
+            began, cpu = time.monotonic(), time.process_time()
+            said = await run.read(consumer, (tp, part.slice.begin, part.slice.end), reported=True)
+        took, busy = time.monotonic() - began, time.process_time() - cpu
+        results.finish(pipeline.accounting().as_dict(), {})
+    run.sample.write()
+    facts = {"part": asdict(part), "records": said, "warm_up_records": warm, "alerts": results.n_alerts}
+    done = facts | {"seconds": round(took, 3), "cpu_seconds": round(busy, 3)}
+    (folder / "unfinished.json").write_text(json.dumps(done))
+    (folder / "unfinished.json").rename(folder / DONE)
+
+
+def is_done(folder: Path, part: Part) -> dict[str, Any] | None:
+    """The facts of a part that is whole; None where it must be done."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / part.name / DONE).read_text())
+    except (OSError, ValueError):
+        return None
+    return facts if facts.get("part") == asdict(part) else None
+
+
+@dataclass
+class _Run:
+    """A pipeline on its way through a slice."""
+
+    pipeline: Pipeline
+    results: ResultFolder
+    sample: _Sample
+    tell: Tell
+    n_read: int = 0
+    batches: int = 0
+
+    async def read(self, consumer: AIOKafkaConsumer, span: tuple[TopicPartition, int, int], *, reported: bool) -> int:
+        """Takes the records of a span of offsets; gives how many there were."""
+        before = self.n_read
+        async for batch in records(consumer, *span):
+            result = self.pipeline.step(batch)
+            if reported:
+                self.results.add(timeless(result))
+                self.sample.add(result)
+            self.batches += 1
+            if self.batches % CHECKPOINT_EVERY == 0:
+                self.pipeline.committed(self.pipeline.checkpoint())
+            self.n_read += len(batch)
+            self.tell(self.n_read)
+        return self.n_read - before
+
+
+def timeless(result: Result) -> Result:
+    """Alerts as of no day: `published_at` is the wall clock's, which no two replays share, and becomes their end."""
+    return replace(result, alerts=tuple(replace(a, published_at=a.data_end_time) for a in result.alerts))
+
+
+class _Sample:
+    """Every n-th window's embedding, n doubling when there are too many; and all drift events."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._every, self._seen = folder, 1, 0
+        self._kept: list[tuple[int, dict[str, Any]]] = []
+        self._drift: list[dict[str, Any]] = []
+
+    def add(self, result: Result) -> None:
+        self._drift += [asdict(event) for event in result.drift]
+        if result.windows is None:
+            return
+        n = len(result.windows.entities)
+        at = np.arange(-self._seen % self._every, n, self._every)
+        self._kept += [(self._seen + int(i), row) for i, row in zip(at, _rows(result.windows, at), strict=True)]
+        self._seen += n
+        while len(self._kept) > EMBEDDINGS_MAX:
+            self._every *= 2
+            self._kept = [(i, row) for i, row in self._kept if i % self._every == 0]
+
+    def write(self) -> None:
+        rows = [row for _, row in self._kept]
+        kinds = {"entity": pa.string(), "data_end_time": pa.timestamp("us", tz="UTC"), "cluster": pa.int32()}
+        schema = pa.schema(kinds | {"anomalous": pa.bool_(), "embedding": pa.list_(pa.float32())})
+        pq.write_table(pa.Table.from_pylist(rows, schema), self._folder / EMBEDDINGS)
+        text = "".join(json.dumps(event) + "\n" for event in self._drift)
+        (self._folder / DRIFT).write_text(text)
+
+
+def _rows(windows: ScoredWindows, at: I64) -> list[dict[str, Any]]:
+    scored = windows.scored
+    return [
+        {
+            "entity": windows.entities[i],
+            "data_end_time": int(windows.scenes.end_us[i]),
+            "cluster": int(scored.cluster[i]),
+            "anomalous": bool(windows.judged.alarm[i]),
+            "embedding": scored.embedding[i],
+        }
+        for i in at.tolist()
+    ]

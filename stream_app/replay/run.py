@@ -1,0 +1,231 @@
+"""`tailrace replay`: a past range of a topic through the pipeline that runs live, under one model or two.
+
+In: a topic, a range and bundles. Out: a folder; see `stream_app.replay.folder`. Remembers: nothing; it reads without a
+group, so the live group, its offsets and its topics are never touched.
+
+    find    the range as offsets per partition, and a warm-up before it that rebuilds the state
+    parts   each partition under each model, in processes of their own; a part that is done is not done again
+    merge   parts end to end, in the order of partitions, so that two replays write the same
+    compare alerts of A and of B
+    report  a page for people
+
+Windows that are still open at the end of the range stay open, as they would live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models.detector import Detector
+from stream_app import __version__
+from stream_app.cli.connection import connection
+from stream_app.cli.output import progress
+from stream_app.config import Config
+from stream_app.errors import ConfigurationError
+from stream_app.ledger import Accounting
+from stream_app.opening import open_bundle
+from stream_app.replay import folder
+from stream_app.replay.difference import Difference, difference, write
+from stream_app.replay.finding import Plan, find
+from stream_app.replay.merging import ACCOUNTING, alerts_of, merge
+from stream_app.replay.parts import Part, Place, is_done, run_part
+from stream_app.replay.processes import Shared, run_parts
+from stream_app.replay.ranges import Range
+from stream_app.replay.settings import of_topic
+
+LABELS = ("a", "b")
+WARM_WINDOWS = 4_000  # the threshold's longest memory but for its largest peaks
+WARM_MS_MIN = 3_600_000
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for. `warm_up_ms`: None chooses; `models`: one bundle, or two to be compared."""
+
+    topic: str
+    models: tuple[str, ...]
+    out: Path
+    span: Range = field(default_factory=Range)
+    warm_up_ms: int | None = None
+    config: Path | None = None
+    brokers: str | None = None
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model, opened."""
+
+    label: str
+    name: str  # as it was given
+    detector: Detector
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What there is to say after the run; accounting and alerts per model, in order."""
+
+    plan: Plan
+    records: int
+    accounting: tuple[Accounting, ...]
+    n_alerts: tuple[int, ...]
+    difference: Difference | None = None
+    resumed: int = 0  # parts that an earlier run had done
+    header: dict[str, Any] = field(default_factory=dict)
+
+
+def replay(order: Order, say: Say = lambda line: None) -> Replayed:
+    """Replays in processes. Raises UsageError, ConfigurationError, BundleRefused, BrokerUnreachable."""
+    config = of_topic(connection(order.config, order.brokers), order.topic, "")
+    models = open_models(order.models)
+    shared = Shared(
+        order.topic,
+        str(order.out / folder.WORK),
+        str(order.config) if order.config else None,
+        order.brokers,
+    )
+
+    def parts(waiting: list[Part], tell: Callable[[int], None]) -> None:
+        asyncio.run(run_parts(shared, waiting, order.processes, tell))
+
+    return _replay(_Run(order, config, models, parts, say))
+
+
+def replay_here(order: Order, config: Config, models: tuple[Named, ...], say: Say = lambda line: None) -> Replayed:
+    """As `replay`, in this process, with detectors that are open already."""
+    opened = {named.name: named.detector for named in models}
+
+    def parts(waiting: list[Part], tell: Callable[[int], None]) -> None:
+        for part in waiting:
+            place = Place(of_topic(config, order.topic, part.model), order.topic, order.out / folder.WORK)
+            asyncio.run(run_part(place, part, opened[part.model], tell))
+
+    return _replay(_Run(order, of_topic(config, order.topic, ""), models, parts, say))
+
+
+def dry_run(order: Order) -> Plan:
+    """What a replay would read. Raises as `replay` does."""
+    config = of_topic(connection(order.config, order.brokers), order.topic, "")
+    return _find(order, config, open_models(order.models))
+
+
+def open_models(names: tuple[str, ...]) -> tuple[Named, ...]:
+    """The bundles, verified, as A and B."""
+    return tuple(Named(label, name, open_bundle(Path(name))) for label, name in zip(LABELS, names, strict=False))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A replay and how its parts are done."""
+
+    order: Order
+    config: Config
+    models: tuple[Named, ...]
+    do: Callable[[list[Part], Callable[[int], None]], None]
+    say: Say
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What must be the same for a replay to be gone on with."""
+        models = [[named.name, named.detector.digest] for named in self.models]
+        config = self.config.model_dump(mode="json")
+        span, warm = self.order.span.as_dict(), self.order.warm_up_ms
+        asked = {"topic": self.order.topic, "range": span, "warm_up_ms": warm, "models": models, "config": config}
+        return dict(json.loads(json.dumps(asked | {"tailrace": __version__})))
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Where each model's results go."""
+        several = len(self.models) > 1
+        return {named.label: self.order.out / named.label if several else self.order.out for named in self.models}
+
+
+def _replay(run: _Run) -> Replayed:
+    out, began = run.order.out, time.monotonic()
+    with folder.held(out):
+        plan = folder.begun(out, run.request)
+        if plan is None:
+            if folder.is_finished(out):
+                run.say(f"{out} holds an earlier replay, which is replaced")
+            plan = _find(run.order, run.config, run.models)
+            folder.begin(out, run.request, plan)
+        for note in plan.notes:
+            run.say(note)
+        parts = [Part(named.label, named.name, s) for named in run.models for s in plan.slices]
+        waiting = [part for part in parts if is_done(out / folder.WORK, part) is None]
+        if resumed := len(parts) - len(waiting):
+            run.say(f"{resumed} of {len(parts)} parts were done before and are not done again")
+        total = sum(part.slice.end - part.slice.warm_up for part in waiting)
+        with progress(f"{run.order.topic}, {len(waiting)} parts", total) as tell:
+            run.do(waiting, tell)
+        return _results(run, plan, parts, (resumed, began))
+
+
+def _results(run: _Run, plan: Plan, parts: list[Part], course: tuple[int, float]) -> Replayed:
+    """Merges, compares, reports."""
+    out, (resumed, began) = run.order.out, course
+    facts = [done for part in parts if (done := is_done(out / folder.WORK, part)) is not None]
+    assert len(facts) == len(parts)
+    for named in run.models:
+        own = [out / folder.WORK / part.name for part in parts if part.label == named.label]
+        merge(own, run.folders[named.label])
+    books = tuple(_accounting(path) for path in run.folders.values())
+    found = [alerts_of(path) for path in run.folders.values()]
+    compared = difference(found[0].values(), found[1].values()) if len(found) > 1 else None
+    if compared is not None:
+        write(compared, out)
+    records = sum(done["records"] for done in facts) // len(run.models)
+    seconds = time.monotonic() - began
+    header = {
+        "header": {"made_at": round(time.time()), "seconds": round(seconds, 1), "processes": run.order.processes},
+        "tailrace": __version__,
+        "topic": plan.topic,
+        "models": {n.label: {"name": n.name, "digest": n.detector.digest} for n in run.models},
+        "range": run.order.span.as_dict(),
+        "records": records,
+        "warm_up": warm_up_said(plan),
+        "slices": plan.as_dict()["slices"],
+        "notes": list(plan.notes),
+    }
+    folder.finish(out, header)
+    return Replayed(plan, records, books, tuple(map(len, found)), compared, resumed, header)
+
+
+def warm_up_said(plan: Plan) -> str:
+    """From what the state at the beginning of the range was rebuilt."""
+    if plan.exact:
+        return f"from the topic's first record on ({plan.warm_up_records:,} records): the state is the live one"
+    if not plan.warm_up_records:
+        return "without a warm-up: entities begin with the population's tail, as if never seen"
+    return (
+        f"from a warm-up of {plan.warm_up_records:,} records before the range: what the live state remembered of "
+        "earlier ones is missing"
+    )
+
+
+def _accounting(path: Path) -> Accounting:
+    books = json.loads((path / ACCOUNTING).read_text())
+    names = ("samples_read", "scored", "late", "duplicate", "dead_lettered")
+    return Accounting(*(int(books[name]) for name in names))
+
+
+def _find(order: Order, config: Config, models: tuple[Named, ...]) -> Plan:
+    kinds = {named.detector.kind for named in models}
+    if len(kinds) > 1:
+        raise ConfigurationError("one of the models is of sensors and the other of tokens; they read different topics")
+    warm = order.warm_up_ms if order.warm_up_ms is not None else warm_up_ms(models)
+    return asyncio.run(find(config, order.topic, order.span, warm))
+
+
+def warm_up_ms(models: tuple[Named, ...]) -> int:
+    """So long that the threshold has seen as many windows as it remembers, and an hour at least."""
+    windows = [named.detector.windows for named in models]
+    longest = max(WARM_WINDOWS * spec.stride_us + spec.length_us for spec in windows)
+    return max(WARM_MS_MIN, longest // 1000)
