@@ -5,6 +5,7 @@ In: a topic. Out: `RawBatch`es, each partition's in order. Remembers: nothing; n
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,6 +36,7 @@ async def consumer_of(config: Config) -> AsyncIterator[AIOKafkaConsumer]:
     )
     try:
         await consumer.start()
+        await asyncio.sleep(0)  # its tasks begin, or a stop at once would raise that they were cancelled
         yield consumer
     except KafkaConnectionError as problem:
         raise BrokerUnreachable(f"Kafka at {config.brokers} does not answer: {problem}") from problem

@@ -151,3 +151,7 @@ if __name__ == "__main__":
         sys.exit(main(Shared(**json.loads(sys.argv[1]))))
     except TailraceError as problem:
         _say(error=str(problem), code=problem.exit_code)
+    except Exception as problem:  # the parent tells it, as it tells its own
+        if os.environ.get("TAILRACE_DEBUG"):
+            raise
+        _say(error=f"unexpected {type(problem).__name__}: {problem}; TAILRACE_DEBUG=1 shows where", code=1)

@@ -200,6 +200,8 @@ def _results(run: _Run, plan: Plan, parts: list[Part], course: tuple[int, float]
 
 def warm_up_said(plan: Plan) -> str:
     """From what the state at the beginning of the range was rebuilt."""
+    if plan.exact and not plan.warm_up_records:
+        return "new, as the range begins with the topic's first record: it is the live one"
     if plan.exact:
         return f"from the topic's first record on ({plan.warm_up_records:,} records): the state is the live one"
     if not plan.warm_up_records:
