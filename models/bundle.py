@@ -39,7 +39,14 @@ Layout = Mapping[str, tuple[tuple[int, ...], str]]
 
 
 class BundleProblem(ValueError):
-    """A bundle that is not what it says it is. What to do: publish it again from its source."""
+    """A bundle that is not what it says it is. What to do: publish it again from its source.
+
+    `reason`: digest, schema, size, missing, golden, or content for all else.
+    """
+
+    def __init__(self, words: str, reason: str = "content") -> None:
+        super().__init__(words)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def read(folder: Path, digest: str | None = None) -> Bundle:
     """
     manifest = _manifest(folder)
     if digest is not None and manifest["digest"] != digest:
-        raise BundleProblem(f"{folder} holds {manifest['digest']}, not {digest}")
+        raise BundleProblem(f"{folder} holds {manifest['digest']}, not {digest}", "digest")
     arrays, golden = (_unpacked(folder, name, manifest) for name in (ARRAYS, GOLDEN))
     declared = {name: (tuple(shape), kind) for name, (shape, kind) in manifest["arrays"].items()}
     check_layout(arrays, declared)
@@ -148,13 +155,14 @@ def _check_finite(arrays: Arrays) -> None:
 
 def _check_golden(got: F64, stored: F64) -> None:
     if got.shape != stored.shape or not np.isfinite(stored).all():
-        raise BundleProblem(f"{len(got)} golden windows where {len(stored)} finite scores are stored")
+        raise BundleProblem(f"{len(got)} golden windows where {len(stored)} finite scores are stored", "golden")
     gap = np.abs(got - stored) / np.maximum(1, np.abs(stored))
     worst = float(np.max(gap, initial=0.0))
     if not worst <= GOLDEN_TOLERANCE:
         raise BundleProblem(
             f"the golden scores are missed by {worst:.1e} where {GOLDEN_TOLERANCE:.0e} is allowed: "
-            "this installation does not compute what the bundle was trained with"
+            "this installation does not compute what the bundle was trained with",
+            "golden",
         )
 
 
@@ -165,11 +173,11 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as problem:
         raise BundleProblem(f"{folder / MANIFEST} is not JSON: {problem}") from None
     if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
-        raise BundleProblem(f"{folder / MANIFEST} is not a bundle of schema version {SCHEMA_VERSION}")
+        raise BundleProblem(f"{folder / MANIFEST} is not a bundle of schema version {SCHEMA_VERSION}", "schema")
     if manifest.get("kind") not in KINDS:
         raise BundleProblem(f"{folder / MANIFEST} is of kind {manifest.get('kind')!r}; known are {', '.join(KINDS)}")
     if manifest.get("digest") != _digest({name: value for name, value in manifest.items() if name != "digest"}):
-        raise BundleProblem(f"{folder / MANIFEST} was changed after it was written: its digest is another")
+        raise BundleProblem(f"{folder / MANIFEST} was changed after it was written: its digest is another", "digest")
     return manifest
 
 
@@ -185,9 +193,9 @@ def _digest(manifest: dict[str, Any]) -> str:
 def _bytes(path: Path, limit: int) -> bytes:
     """A regular file's content, its size checked before it is read."""
     if path.is_symlink() or not path.is_file():
-        raise BundleProblem(f"{path} is missing or is not a regular file")
+        raise BundleProblem(f"{path} is missing or is not a regular file", "missing")
     if (size := path.stat().st_size) > limit:
-        raise BundleProblem(f"{path} has {size} bytes where {limit} are allowed")
+        raise BundleProblem(f"{path} has {size} bytes where {limit} are allowed", "size")
     return path.read_bytes()
 
 
@@ -205,7 +213,7 @@ def _unpacked(folder: Path, name: str, manifest: dict[str, Any]) -> Arrays:
     declared = manifest["files"].get(name, {})
     data = _bytes(folder / name, min(FILE_BYTES_MAX, int(declared.get("bytes", 0))))
     if hashlib.sha256(data).hexdigest() != declared.get("sha256"):
-        raise BundleProblem(f"{folder / name} is not the file that the manifest names: its digest is another")
+        raise BundleProblem(f"{folder / name} is not the file that the manifest names: its digest is another", "digest")
     try:
         return dict(load(data))
     except (SafetensorError, ValueError, KeyError) as problem:

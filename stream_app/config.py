@@ -147,6 +147,17 @@ class Worker(Section):
     threads: int = 1  # of torch
 
 
+class Registry(Section):
+    """Where versions of models are kept, and whose word on them counts."""
+
+    trusted_keys: tuple[str, ...] = ()  # Ed25519: PEM files, or 32 bytes in base64
+    allow_unsigned: bool = False
+    signing_key: Path | None = None  # PEM; for whoever publishes
+    store: str | None = None  # fsspec URL; null: bundles travel over Kafka
+    cache: Path | None = None  # of bundles that were fetched; default ~/.cache/tailrace/models
+    max_bytes: int = Field(default=256 << 20, gt=0)  # of one bundle; those of tests and demo take 1 to 20 MB
+
+
 class Config(Section):
     """Everything about one detector. `sources` alone has no default."""
 
@@ -161,6 +172,7 @@ class Config(Section):
     topics: Topics = Topics()
     limits: Limits = Limits()
     worker: Worker = Worker()
+    registry: Registry = Registry()
 
     @property
     def group_id(self) -> str:

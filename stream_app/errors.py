@@ -5,6 +5,7 @@
     ├── ConfigurationError       exit 3   a setting, a topic or a file is not as it must be
     │   └── BundleRefused        exit 3   a bundle failed verification and was not opened
     ├── BrokerUnreachable        exit 4   Kafka does not answer, or refuses us
+    │   └── StoreUnreachable     exit 4   the store that bundles lie in does not answer
     ├── CheckFailed              exit 5   a gate, a check or a benchmark's floor was missed
     └── Stuck                    exit 1   the watchdog found no progress
 
@@ -13,6 +14,20 @@ What only a bug can break is an `assert`. What one record can break is no error 
 """
 
 from __future__ import annotations
+
+# Why a bundle is refused: the pointer's signature or place, what was fetched, what is in it.
+REFUSALS = (
+    "unsigned",
+    "signature",
+    "downgrade",
+    "location",
+    "size",
+    "missing",
+    "digest",
+    "schema",
+    "content",
+    "golden",
+)
 
 
 class TailraceError(Exception):
@@ -34,13 +49,25 @@ class ConfigurationError(TailraceError):
 
 
 class BundleRefused(ConfigurationError):
-    """What to do: publish the bundle again from its source; this copy can't be trusted."""
+    """What to do: publish the bundle again from its source; this copy can't be trusted.
+
+    `reason` is one of `REFUSALS`, for a metric's label.
+    """
+
+    def __init__(self, message: str, reason: str = "content") -> None:
+        super().__init__(message)
+        assert reason in REFUSALS, reason
+        self.reason = reason
 
 
 class BrokerUnreachable(TailraceError):
     """What to do: check `brokers`, the network and the credentials; start one by `tailrace broker start`."""
 
     exit_code = 4
+
+
+class StoreUnreachable(BrokerUnreachable):
+    """What to do: check `registry.store`, the network and the credentials of the store."""
 
 
 class CheckFailed(TailraceError):

@@ -20,16 +20,22 @@ def open_bundle(path: Path, digest: str | None = None) -> Detector:
     try:
         return open_detector(path, digest)
     except BundleProblem as problem:
-        raise BundleRefused(str(problem)) from problem
+        raise BundleRefused(str(problem), problem.reason) from problem
 
 
 def configured_detector(config: Config) -> Detector | None:
-    """The detector that `model` names; None where it names none: then records are counted and windowed, not scored."""
+    """The detector that `model` names, by its path or as `pump@live` of the models topic; None where it names none:
+    then records are counted and windowed, not scored. Raises what `open_bundle` raises, and BrokerUnreachable."""
     if config.model is None:
         return None
-    if "@" in config.model:
-        raise ConfigurationError(f"model: {config.model} names a bundle on a topic; this version opens folders only")
-    return open_bundle(Path(config.model))
+    from stream_app.model_store.fetching import resolve  # aiokafka, which files need not
+    from stream_app.model_store.places import reference
+
+    wanted = reference(config.model)
+    if wanted is None:
+        return open_bundle(Path(config.model))
+    pointer, path = resolve(config, wanted)
+    return open_bundle(path, pointer.digest)
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -38,7 +44,7 @@ def facts(path: Path) -> dict[str, Any]:
     try:
         bundle = read(path)
     except BundleProblem as problem:
-        raise BundleRefused(str(problem)) from problem
+        raise BundleRefused(str(problem), problem.reason) from problem
     return {
         "path": str(path),
         "digest": bundle.digest,

@@ -26,6 +26,7 @@ DOORS = {
         "stream_app/records/*.py",
         "stream_app/alerts/wire.py",
         "stream_app/checkpoint.py",
+        "stream_app/model_store/pointers.py",
         "stream_app/schemas.py",
     ],
     "noida_db": ["stream_app/brokers/kafka/embedded.py"],

@@ -6,7 +6,6 @@ In: the configuration. Out: topics with their partitions. Remembers: nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from stream_app.config import Config
@@ -14,7 +13,8 @@ from stream_app.errors import ConfigurationError
 from stream_app.live import preflight
 from stream_app.live.security import security_settings
 from stream_app.live.topics import TopicShape, ensure_topics, partition_counts
-from stream_app.opening import open_bundle
+from stream_app.model_store.places import reference, topic_shapes
+from stream_app.opening import configured_detector
 
 _PATIENCE_US = 5_000_000  # a person waits; a worker's supervisor need not
 
@@ -40,15 +40,15 @@ def check(config: Config) -> None:
     if missing := [topic for topic in sources if topic not in there]:
         names = " ".join(f"--topic {topic}" for topic in missing)
         raise ConfigurationError(f"{', '.join(missing)} not found on {config.brokers}: tailrace topics create {names}")
-    if config.model is not None and "@" not in config.model:
-        open_bundle(Path(config.model))
+    configured_detector(config)
 
 
 def _all(config: Config) -> list[str]:
     sources = config.sources
     ours = [config.topics.alerts, config.topics.drift, *([config.topics.scores] if config.topics.scores else [])]
     kept = [preflight.changelog_topic(config, source.topic) for source in sources]
-    return [*(s.topic for s in sources), *(s.dead_letter_topic for s in sources), *ours, *kept]
+    models = topic_shapes(config) if reference(config.model) else ()
+    return [*(s.topic for s in sources), *(s.dead_letter_topic for s in sources), *ours, *kept, *models]
 
 
 def _impatient(config: Config) -> Config:

@@ -17,6 +17,7 @@ from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable, ConfigurationError
 from stream_app.live.security import client_settings
 from stream_app.live.topics import TopicShape, ensure_topics, partition_counts
+from stream_app.model_store.places import reference, topic_shapes
 
 T = TypeVar("T")
 log = structlog.get_logger("worker")
@@ -93,7 +94,7 @@ def _own_topics(config: Config, counts: Mapping[str, int]) -> dict[str, TopicSha
         n = counts[source.topic]
         shapes[source.dead_letter_topic] = TopicShape(n)
         shapes[changelog_topic(config, source.topic)] = TopicShape(n, compacted=True, settings=_CHANGELOG)
-    return shapes
+    return shapes | (topic_shapes(config) if reference(config.model) else {})
 
 
 def _patiently(ask: Callable[[], T], config: Config) -> T:
