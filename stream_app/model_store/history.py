@@ -132,8 +132,6 @@ def live_at_ms(pointer: Pointer) -> int | None:
 def _next(known: Entry | None, record: Record) -> Pointer:
     pointer = decode(record.key, record.value or b"")
     if known is not None and canonical(known.pointer) != canonical(pointer):
-        words = (
-            f"{pointer.name} was published as {known.pointer.digest} and does not change"
-        )
+        words = f"{pointer.name} was published as {known.pointer.digest} and does not change"
         raise PointerProblem(words, "changed")
     return pointer
