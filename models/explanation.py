@@ -11,8 +11,8 @@ import numpy as np
 
 from models.bins import Bins
 from models.detector import SensorPart
-from models.forecast import MEMORY, run
-from models.parts import DistancePart, ForecastPart, ReconstructionPart, Views
+from models.fusion_parts import FusionForecastPart, FusionMaskedPart
+from models.parts import DistancePart, ForecastPart, Part, ReconstructionPart, ResidualPart, Views
 from models.scenes import F32, F64
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def explain(fitted: Fitted, data: tuple[Bins, Views], moment: tuple[int, int], p
     out = []
     for sensor in np.argsort(-of_sensor, kind="stable"):
         heard = bool(view.present[frame, sensor])
-        actual = float(seen.mean[frame, sensor] * fitted.scaling.scale[sensor] + fitted.scaling.centre[sensor])
-        expected = float(np.sinh(float(wanted[sensor])) * fitted.scaling.scale[sensor] + fitted.scaling.centre[sensor])
+        centre, scale = fitted.scaling.centre[sensor], fitted.scaling.scale[sensor]
+        actual = float(seen.mean[frame, sensor] * scale + centre)
+        expected = None if wanted is None else float(np.sinh(float(wanted[sensor])) * scale + centre)
         said = (actual if heard else None, expected if heard else None)
         out.append(SensorPart(fitted.sensors[sensor], float(of_sensor[sensor]), said[0], said[1], times[sensor]))
     return tuple(out)
@@ -46,23 +47,37 @@ def _proportions(x: F64) -> F64:
     return x / total if total > 0 else np.full(len(x), 1 / max(1, len(x)))
 
 
-def _expected(fitted: Fitted, view: Views, frame: int) -> F32:
-    """In the squashed view: from the other sensors where there are any, else from the past."""
-    rebuilt = fitted.parts.get("reconstruction")
-    if isinstance(rebuilt, ReconstructionPart):
+def _expected(fitted: Fitted, view: Views, frame: int) -> F32 | None:
+    """In the squashed view: from the other sensors where there are any, else from the past; None: no part says."""
+    parts, at = fitted.parts, np.array([frame])
+    if isinstance(rebuilt := parts.get("reconstruction"), ReconstructionPart):
         return rebuilt.expected(view, frame)
-    forecast = fitted.parts["forecast"]
-    assert isinstance(forecast, ForecastPart)
-    guess = run(forecast.known, forecast.frames(view)[frame - MEMORY : frame + 1])[0][0]
-    expected: F32 = np.arcsinh(3 * np.sinh(guess / 3)) if forecast.wide else guess
-    return expected
+    if isinstance(forecast := parts.get("forecast"), ForecastPart):
+        assert view.sights.tcn is not None
+        guess = view.sights.tcn.guess[frame]
+        expected: F32 = np.arcsinh(3 * np.sinh(guess / 3)) if forecast.wide else guess
+        return expected
+    if isinstance(fused := parts.get("fusion_masked"), FusionMaskedPart):
+        return np.asarray(view.squashed[frame] + fused.gaps(view, at)[0, :, -1])
+    if isinstance(fused := parts.get("fusion_forecast"), FusionForecastPart):
+        return np.asarray(view.squashed[frame] + fused.gaps(view, at)[0])
+    return None
 
 
 def _bins(fitted: Fitted, shares: dict[str, F64], start_us: int) -> list[tuple[tuple[int, float], ...]]:
-    """Per sensor (start_us, share) of the distance's bins of time, those that hold anything."""
-    part = fitted.parts["distance"]
-    assert isinstance(part, DistancePart)
-    shape, step = part.shape, fitted.grid.step_us
-    starts = [start_us - (shape.bins - i) * shape.group * step + step for i in range(shape.bins)]
-    rows = [_proportions(row) if row.sum() > 0 else np.zeros(len(row)) for row in shares["distance"]]
+    """Per sensor (start_us, share) of the first part's bins of time that has any, those that hold anything."""
+    frames = {name: _bin_frames(part) for name, part in fitted.parts.items()}
+    name = next((n for n in ("distance", "residual", "fusion_masked", "distance_short") if frames.get(n)), None)
+    if name is None:
+        return [()] * len(fitted.sensors)
+    step, n = fitted.grid.step_us, shares[name].shape[1]
+    starts = [start_us - (n - i) * frames[name] * step + step for i in range(n)]
+    rows = [_proportions(row) if row.sum() > 0 else np.zeros(len(row)) for row in shares[name]]
     return [tuple((t, float(s)) for t, s in zip(starts, row, strict=True) if s > 0) for row in rows]
+
+
+def _bin_frames(part: Part) -> int:
+    """Frames in a bin of the part's shares; 0: it knows one moment only."""
+    if isinstance(part, FusionMaskedPart):
+        return part.spacing
+    return part.shape.group if isinstance(part, DistancePart | ResidualPart) else 0

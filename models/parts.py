@@ -4,6 +4,7 @@ In: `Views` of frames. Out: per frame one number, and on demand where it comes f
 
     several sensors: forecast, distance, residual, reconstruction
     one sensor:      forecast, distance, distance_short, shape      (there is no other sensor to learn from)
+    where the recipe asks for them: those of models.fusion_parts
 
 Sensors that are absent take part in nothing: frames are judged in groups that have the same sensors present, each group
 by the part seen through those sensors.
@@ -12,7 +13,7 @@ by the part seen through those sensors.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
@@ -24,9 +25,12 @@ from models.bins import Bins
 from models.neighbours import References, nearest, references
 from models.patches import PatchShape, patches
 from models.scenes import F32, F64, I64, Bool
+from models.sights import Sights
 
 SEVERAL = ("forecast", "distance", "residual", "reconstruction")
 SINGLE = ("forecast", "distance", "distance_short", "shape")
+OF_OTHERS = ("residual", "reconstruction", "fusion_masked")  # need several sensors
+OF_ONE = ("distance_short", "shape")  # stand in for them where there is one
 NEIGHBOURS = 3
 WITNESSES_MAX = 48  # sensors; of more each is charged with its own error only, or an alert takes seconds
 LINEAR_MAX = 20.0  # of the linear view: one wild value must not be the only thing seen
@@ -41,6 +45,7 @@ class Views:
     linear: F32  # z, clipped
     table: ridge.Table
     present: Bool
+    sights: Sights = field(default_factory=Sights)  # what the networks say; see models.networks
 
 
 @dataclass(frozen=True)
@@ -112,28 +117,20 @@ class ForecastPart:
     def frames(self, views: Views) -> F32:
         return views.wide if self.wide else views.squashed
 
-    def guess(self, views: Views) -> tuple[F32, F32]:
-        """Forecast and code of frames MEMORY.. of the call. Frames whose context is another's are not to be used."""
-        return tcn.run(self.known, self.frames(views))
-
-    def errors(self, views: Views, at: I64, guess: F32) -> F32:
-        """[n, c] at the frames `at`, given `guess(views)[0]`; zero for the absent."""
-        gap = tcn.errors(self.known, self.frames(views)[at], guess[at - tcn.MEMORY])
+    def errors(self, views: Views, at: I64) -> F32:
+        """[n, c] at the frames `at`; zero for the absent."""
+        assert views.sights.tcn is not None  # the detector that has this part has the network
+        gap = tcn.errors(self.known, self.frames(views)[at], views.sights.tcn.guess[at])
         return np.where(views.present[at], gap, 0).astype(np.float32)
 
     def score(self, views: Views, at: I64) -> F64:
-        return self.mean(views, at, self.guess(views)[0])
-
-    def mean(self, views: Views, at: I64, guess: F32) -> F64:
-        """[n]"""
         n_present = np.maximum(views.present[at].sum(1), 1)
-        out: F64 = self.errors(views, at, guess).sum(1, dtype=np.float64) / n_present
+        out: F64 = self.errors(views, at).sum(1, dtype=np.float64) / n_present
         return out
 
     def shares(self, views: Views, at: int) -> F64:
-        near = self.frames(views)[at - tcn.MEMORY : at + 1]
-        gap = tcn.errors(self.known, near[-1:], tcn.run(self.known, near)[0])
-        return np.where(views.present[at], gap[0], 0)[:, None].astype(np.float64)
+        gap: F64 = self.errors(views, np.array([at]))[0][:, None].astype(np.float64)
+        return gap
 
 
 @dataclass(frozen=True, eq=False)

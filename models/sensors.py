@@ -22,8 +22,8 @@ from models.bins import NEVER, Bins, Grid, bins
 from models.detector import Frames, Scored, SensorPart, WindowSpec
 from models.embedding import Embedding, embed
 from models.explanation import explain
-from models.forecast import MEMORY
-from models.parts import ForecastPart, Moments, Part, Views, settled, views
+from models.networks import Networks, code_of, seen_by
+from models.parts import Moments, Part, Views, settled, views
 from models.placement import Placement, assign
 from models.scenes import F32, F64, I32, I64, Bool, Scenes
 
@@ -39,7 +39,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Everything trained. The first part is the forecast."""
+    """Everything trained. `parts`: those the score is made of, in its order."""
 
     sensors: tuple[str, ...]
     grid: Grid
@@ -49,6 +49,7 @@ class Fitted:
     pace: levels.Pace
     embedding: Embedding
     known: Placement
+    networks: Networks
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,10 @@ class SensorDetector:
             return self._nothing(carry)
         scaling, until = self.fitted.scaling, carry["until"][owner]
         seen = bins(scenes, self.fitted.grid, until, (scaling.centre, scaling.scale))
-        view = views(seen, scaling.moments)
-        guess, code = self._forecast.guess(view)
+        view = seen_by(self.fitted.networks, views(seen, scaling.moments))
         frame_owner = np.searchsorted(entities, _frame_entity(seen))
         before = carry["last"].copy()
-        judged = self._judge((seen, view, guess), frame_owner, carry)
+        judged = self._judge((seen, view), frame_owner, carry)
         carry["until"][owner] = scenes.end_us // self.fitted.grid.step_us  # the last window of each entity stands
         frames = _frames(seen, self.fitted.grid, judged.score)
         best, last = _of_windows(seen.stretches.fresh, judged.score)
@@ -98,30 +98,23 @@ class SensorDetector:
             judged.parts[best[some]],
             seen.scored[last[some]],
         )
-        cluster, membership, embedding = self._place(view, code, ends)
+        cluster, membership, embedding = self._place(view, ends)
         told = self._explainer(seen, view, judged, best)
         return Scored(score, parts, cluster, membership, embedding, frames, carry, told)
 
-    @property
-    def _forecast(self) -> ForecastPart:
-        part = self.fitted.parts["forecast"]
-        assert isinstance(part, ForecastPart)
-        return part
-
-    def ratios(self, view: Views, at: I64, guess: F32) -> F64:
+    def ratios(self, view: Views, at: I64) -> F64:
         """Each part over its unit, at the frames `at`. [n, p]"""
-        first = self._forecast.mean(view, at, guess)
-        rest = [part.score(view, at) for name, part in self.fitted.parts.items() if name != "forecast"]
-        ratio = np.stack([first, *rest], 1) / self.fitted.unit
+        said = [part.score(view, at) for part in self.fitted.parts.values()]
+        ratio: F64 = np.stack(said, 1) / self.fitted.unit
         for column, part in enumerate(self.fitted.parts.values()):  # without its context a part says what is usual
             ratio[~settled(view.present, at, part.needs), column] = self.fitted.pace.start[column]
         return ratio
 
-    def _judge(self, data: tuple[Bins, Views, F32], owner: I64, carry: NDArray[np.void]) -> Judged:
+    def _judge(self, data: tuple[Bins, Views], owner: I64, carry: NDArray[np.void]) -> Judged:
         """Scores of the scored frames, in order; brings `carry` up to date."""
-        seen, view, guess = data
+        seen, view = data
         live = seen.live()[seen.scored]
-        ratio = self.ratios(view, seen.scored[live], guess)
+        ratio = self.ratios(view, seen.scored[live])
         first = np.searchsorted(owner[live], np.arange(len(carry) + 1))
         parts = np.zeros((len(seen.scored), ratio.shape[1]))
         parts[live] = levels.update(ratio, first, carry, self.fitted.pace)
@@ -129,12 +122,13 @@ class SensorDetector:
         stands = np.any(seen.age[seen.scored] >= 0, axis=1)
         return Judged(_held(score, (live, stands), owner, carry), parts)
 
-    def _place(self, view: Views, code: F32, at: I64) -> tuple[I32, F32, F32]:
+    def _place(self, view: Views, at: I64) -> tuple[I32, F32, F32]:
         """Cluster, membership and embedding of windows that end at the frames `at`; -1: a window without frames."""
         cluster, probability = np.full(len(at), -1, np.int32), np.zeros(len(at), np.float32)
         embedding = np.zeros((len(at), self.fitted.embedding.width), np.float32)
         some = np.flatnonzero(at >= 0)
-        embedding[some] = embed(self.fitted.embedding, view.squashed, at[some], code[at[some] - MEMORY])
+        code = code_of(self.fitted.embedding.encoder, view)[at[some]]
+        embedding[some] = embed(self.fitted.embedding, view.squashed, at[some], code)
         cluster[some], probability[some] = assign(self.fitted.known, embedding[some])
         return cluster, probability, embedding
 

@@ -15,14 +15,31 @@ from models import reconstruct as ridge
 from models.bins import Grid
 from models.bundle import Arrays, Bundle, Layout
 from models.embedding import Embedding
+from models.fusion_parts import FusionForecastPart, FusionMaskedPart
 from models.levels import Pace
-from models.parts import SEVERAL, SINGLE, DistancePart, ForecastPart, Moments, Part, ReconstructionPart, ResidualPart
+from models.networks import Networks
+from models.networks_bundle import check_fusion, networks_layout, pack_networks, unpack_networks
+from models.parts import (
+    OF_ONE,
+    OF_OTHERS,
+    SEVERAL,
+    SINGLE,
+    DistancePart,
+    ForecastPart,
+    Moments,
+    Part,
+    ReconstructionPart,
+    ResidualPart,
+)
 from models.patches import PatchShape
 from models.placement import placement
 from models.placement import shapes as placement_shapes
+from models.rates import BINS
 from models.sensors import Fitted, Scaling, SensorDetector
 
-PER_SENSOR = ("centre", "scale", "std_centre", "std_scale", "slope_centre", "slope_scale", "forecast.rms")
+PER_SENSOR = ("centre", "scale", "std_centre", "std_scale", "slope_centre", "slope_scale")
+OF_FUSION = ("fusion_forecast", "fusion_masked")
+NAMES = {*SEVERAL, *SINGLE, *OF_FUSION}
 
 
 def pack(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
@@ -47,7 +64,11 @@ def pack(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
             "nodes": len(fitted.known.node_label),
         },
         "shapes": {},
+        "encoder": fitted.embedding.encoder,
+        "networks": {},
     }
+    more, settings["networks"] = pack_networks(fitted.networks)
+    arrays |= more
     for name, part in fitted.parts.items():
         more, shape = _pack_part(part)
         arrays |= {f"{name}.{key}": array for key, array in more.items()}
@@ -57,7 +78,9 @@ def pack(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
 
 def _pack_part(part: Part) -> tuple[Arrays, dict[str, Any]]:
     if isinstance(part, ForecastPart):
-        return dict(part.known.weights) | {"rms": part.known.rms}, {"wide": part.wide}
+        return {}, {"wide": part.wide}
+    if isinstance(part, FusionForecastPart | FusionMaskedPart):
+        return {"rms": part.rms}, {}
     if isinstance(part, DistancePart):
         return {"points": part.points}, asdict(part.shape) | {"view": part.view, "points": len(part.points)}
     if isinstance(part, ResidualPart):
@@ -77,22 +100,26 @@ def layout(settings: dict[str, Any]) -> Layout:
     settings = settings["fitted"]
     _check_numbers(settings)
     c, parts = len(settings["sensors"]), settings["parts"]
-    if parts != list(SINGLE if c == 1 else SEVERAL):
-        raise ValueError(f"parts {parts} do not suit {c} sensors")
+    _check_parts(settings)
     out: dict[str, tuple[tuple[int, ...], str]] = dict.fromkeys(PER_SENSOR, ((c,), "float64"))
     out |= {name: ((len(parts),), "float64") for name in ("unit", "span", "start")}
-    out |= {f"forecast.{name}": (shape, "float32") for name, shape in tcn.shapes(c).items()}
-    for name in parts[1:]:
-        out |= {f"{name}.{key}": value for key, value in _part_layout(name, settings["shapes"][name]).items()}
+    out |= networks_layout(settings["networks"], c)
+    for name in parts:
+        out |= {f"{name}.{key}": value for key, value in _part_layout(name, settings["shapes"][name], c).items()}
     axes, width = int(settings["embedding"]["axes"]), _shape(settings["embedding"]).width
     out |= {"embedding.centre": ((width,), "float32"), "embedding.components": ((width, axes), "float32")}
-    out |= {"embedding.scale": ((axes + 1 + tcn.CODE,), "float32")}
+    place = axes + 1 + (0 if settings["encoder"] == "none" else tcn.CODE)
+    out |= {"embedding.scale": ((place,), "float32")}
     known = settings["placement"]
-    arrays = placement_shapes(int(known["points"]), axes + 1 + tcn.CODE, int(known["nodes"]))
+    arrays = placement_shapes(int(known["points"]), place, int(known["nodes"]))
     return out | {f"placement.{name}": value for name, value in arrays.items()}
 
 
-def _part_layout(name: str, shape: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+def _part_layout(name: str, shape: dict[str, Any], c: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    if name == "forecast":
+        return {}
+    if name.startswith("fusion_"):
+        return {"rms": ((c,) if name == "fusion_forecast" else (c, BINS), "float64")}
     if name == "reconstruction":
         inputs = _inputs(shape)
         n, c = inputs.count, inputs.sensors
@@ -117,23 +144,31 @@ def unpack(settings: dict[str, Any], arrays: Arrays) -> Fitted:
     pace = Pace(arrays["span"], float(settings["pace"]["time"]), int(settings["pace"]["delay"]), arrays["start"])
     axes = ridge.Subspace(arrays["embedding.centre"], arrays["embedding.components"])
     known = {n.removeprefix("placement."): a for n, a in arrays.items() if n.startswith("placement.")}
+    networks = unpack_networks(settings["networks"], arrays)
     return Fitted(
         tuple(settings["sensors"]),
         Grid(**settings["grid"]),
         Scaling(arrays["centre"], arrays["scale"], moments),
-        {name: _unpack_part(name, settings["shapes"][name], arrays) for name in settings["parts"]},
+        {name: _unpack_part(name, (settings["shapes"][name], networks), arrays) for name in settings["parts"]},
         arrays["unit"],
         pace,
-        Embedding(axes, _shape(settings["embedding"]), arrays["embedding.scale"]),
+        Embedding(axes, _shape(settings["embedding"]), arrays["embedding.scale"], str(settings["encoder"])),
         placement(known, int(settings["placement"]["min_samples"])),
+        networks,
     )
 
 
-def _unpack_part(name: str, shape: dict[str, Any], arrays: Arrays) -> Part:
+def _unpack_part(name: str, about: tuple[dict[str, Any], Networks], arrays: Arrays) -> Part:
+    shape, networks = about
     own = {n.removeprefix(f"{name}."): a for n, a in arrays.items() if n.startswith(f"{name}.")}
     if name == "forecast":
-        rms = own.pop("rms")
-        return ForecastPart(tcn.Forecast(own, rms), bool(shape["wide"]))
+        assert networks.tcn is not None  # settings were checked
+        return ForecastPart(networks.tcn, networks.wide)
+    if name.startswith("fusion_"):
+        assert networks.fusion is not None
+        reach, spacing = networks.fusion.shape.reach, networks.fusion.shape.spacing
+        forecast = name == "fusion_forecast"
+        return FusionForecastPart(own["rms"], reach + 1) if forecast else FusionMaskedPart(own["rms"], reach, spacing)
     if name == "residual":
         return ResidualPart(ridge.Subspace(own["centre"], own["components"]), _shape(shape))
     if name == "reconstruction":
@@ -149,6 +184,20 @@ def _shape(shape: dict[str, Any]) -> PatchShape:
 def _inputs(shape: dict[str, Any]) -> ridge.Inputs:
     values = (int(shape["sensors"]), int(shape["per_bin"]), bool(shape["spread"]))
     return ridge.Inputs(*values, tuple(int(lag) for lag in shape["lags"]), bool(shape["squares"]))
+
+
+def _check_parts(settings: dict[str, Any]) -> None:
+    """Parts that there are, that suit the sensors, and whose networks are there. Raises ValueError."""
+    c, parts, networks = len(settings["sensors"]), settings["parts"], settings["networks"]
+    wrong = set(parts) - NAMES | set(parts) & set(OF_OTHERS if c == 1 else OF_ONE)
+    if not parts or wrong or len(set(parts)) < len(parts):
+        raise ValueError(f"parts {parts} do not suit {c} sensors")
+    needed = {"tcn" if name == "forecast" else "fusion" for name in parts if name in ("forecast", *OF_FUSION)}
+    needed |= {settings["encoder"]} - {"none"}
+    if not needed <= set(networks) <= {"tcn", "fusion"} or settings["encoder"] not in ("none", "tcn", "fusion"):
+        raise ValueError(f"networks {sorted(networks)} where {sorted(needed)} are needed")
+    if "fusion" in networks:
+        check_fusion(networks["fusion"], c, settings["grid"]["memory"])
 
 
 def _check_numbers(settings: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from stream_app.errors import ConfigurationError
+from stream_app.recipe import Recipe
 
 _HOUR_US = 3_600_000_000
 _UNITS_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000}
@@ -171,6 +172,7 @@ class Config(Section):
     model: str | None = None
     topics: Topics = Topics()
     limits: Limits = Limits()
+    training: Recipe = Recipe()
     worker: Worker = Worker()
     registry: Registry = Registry()
 

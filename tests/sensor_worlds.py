@@ -11,6 +11,7 @@ from models.detector import Scored
 from models.scenes import Scenes
 from models.sensors import SensorDetector
 from models.sensors_bundle import open_bundle
+from stream_app.recipe import Recipe
 from training.dataset import Dataset, cut, from_indices
 from training.fit_sensors import SensorTraining, Trained, fit
 
@@ -59,7 +60,7 @@ def trained(kind: str) -> Trained:
     """Trained on one entity, or on six where rates differ."""
     entities = 6 if kind == "multirate" else 1
     seconds = 60.0 if kind == "multirate" else 400.0
-    return fit(World(kind, entities, seconds).data(), SensorTraining(seed=1, steps=20))
+    return fit(World(kind, entities, seconds).data(), SensorTraining(seed=1, recipe=Recipe(steps=20)))
 
 
 def detector(kind: str) -> SensorDetector:

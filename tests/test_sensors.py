@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from models import levels
 from models.scenes import Scenes, no_scenes
+from stream_app.recipe import Recipe
 from tests.sensor_worlds import World, detector, part, scenes, score, trained
 
 KINDS = ("aligned", "single", "multirate")
@@ -139,7 +140,7 @@ def test_training_twice_with_one_seed_gives_one_bundle() -> None:
     from training.fit_sensors import SensorTraining, fit
 
     data = World("aligned", 1, 200.0).data()
-    first, second = (fit(data, SensorTraining(seed=3, steps=5)).bundle for _ in range(2))
+    first, second = (fit(data, SensorTraining(seed=3, recipe=Recipe(steps=5))).bundle for _ in range(2))
     assert first.settings == second.settings
     for name, array in first.arrays.items():
         np.testing.assert_array_equal(array, second.arrays[name], err_msg=name)

@@ -5,7 +5,6 @@ In: runs of scaled frames. Out: `Forecast` and the training curve. Remembers: no
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +12,13 @@ import numpy as np
 
 from models.forecast import FLOOR, MEMORY, RECENT, RECENT_BINS, Forecast, forward, recall, run, shapes
 from models.scenes import F32, F64, I64
+from training.descent import Descent, rate
+from training.ranks import ALONE, Ranks
 
 STRETCH = 130  # targets per drawn stretch: twice the memory, so that most of the work is targets
 BATCH = 16
-LEARNING_RATE = 5e-3
-CLIP, DECAY = 1.0, 0.01  # of the gradient's length; of the weights
 BETA = 0.5  # of the smooth L1 loss, in scaled units
 HIDE, HIDE_FRAMES = 0.1, 8  # share of (sensor, 8 frames) blocks set to zero: no sensor is relied on alone
-BAD_STEPS_MAX = 10  # steps with a non-finite loss are skipped; more of them end the run
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,17 @@ class Fit:
     skipped: int
 
 
-def fit_forecast(runs: list[F32], steps: int, seed: int, device: str = "cpu") -> Fit:
+@dataclass(frozen=True)
+class Run:
+    """How a network is trained, on which device, and with whom."""
+
+    steps: int
+    seed: int
+    device: str = "cpu"
+    ranks: Ranks = ALONE
+
+
+def fit_forecast(runs: list[F32], how: Run) -> Fit:
     """Trains on runs of frames [f, c], each an entity's own; runs shorter than MEMORY + 1 give nothing.
 
     Raises ValueError where no run is long enough or the loss is not finite again and again.
@@ -41,45 +49,23 @@ def fit_forecast(runs: list[F32], steps: int, seed: int, device: str = "cpu") ->
     runs = [run for run in runs if len(run) > MEMORY]
     if not runs:
         raise ValueError(f"a forecast needs a run of more than {MEMORY} frames")
-    rng, sensors = np.random.default_rng(seed), runs[0].shape[1]
-    weights = {n: torch.tensor(w, device=device, requires_grad=True) for n, w in _start(sensors, rng).items()}
-    moments = {name: (torch.zeros_like(w), torch.zeros_like(w)) for name, w in weights.items()}
-    curve, skipped = np.full(steps, np.nan), 0
-    for step in range(steps):
+    rng, sensors = np.random.default_rng(how.seed), runs[0].shape[1]
+    weights = {n: torch.tensor(w, device=how.device, requires_grad=True) for n, w in _start(sensors, rng).items()}
+    descent, names = Descent(weights), list(weights)
+    rng = np.random.default_rng(how.ranks.seed(how.seed)) if how.ranks.world > 1 else rng
+    curve = np.full(how.steps, np.nan)
+    for step in range(how.steps):
         clear = _draw(runs, rng)
-        hidden = torch.tensor(clear * _mask(clear.shape, rng), device=device)
-        loss = _loss(hidden, torch.tensor(clear, device=device), weights)
-        curve[step] = float(loss.detach())
-        if not np.isfinite(curve[step]):
-            skipped += 1
-            if skipped > BAD_STEPS_MAX:
-                raise ValueError(f"the loss was not finite in {skipped} of {step + 1} steps")
-            continue
+        hidden = torch.tensor(clear * _mask(clear.shape, rng), device=how.device)
+        loss = _loss(hidden, torch.tensor(clear, device=how.device), weights)
         gradients = torch.autograd.grad(loss, list(weights.values()))
-        length = float(torch.sqrt(sum(((g * g).sum() for g in gradients), torch.zeros((), device=device))))
-        clip, rate = min(1.0, CLIP / max(length, 1e-12)), _rate(step, steps)
-        with torch.no_grad():
-            for (name, w), gradient in zip(weights.items(), gradients, strict=True):
-                _adamw(w, gradient * clip, moments[name], (rate, step - skipped + 1))
+        loss = loss.detach()
+        how.ranks.average([loss, *gradients])
+        curve[step] = float(loss)
+        if descent.is_finite(curve[step], step):
+            descent.move(names, gradients, rate(step, how.steps))
     final = {name: w.detach().cpu().numpy() for name, w in weights.items()}
-    return Fit(Forecast(final, _rms(final, runs, sensors)), curve, skipped)
-
-
-def _rate(step: int, steps: int) -> float:
-    """One cycle (Smith, Topin 2019): up over the first 30 % of the steps and down to nothing, both as cosines."""
-    up = 0.3 * steps
-    if step < up:
-        return LEARNING_RATE * (0.04 + 0.96 * (1 - math.cos(math.pi * step / up)) / 2)
-    return LEARNING_RATE * (1 + math.cos(math.pi * (step - up) / (steps - up))) / 2
-
-
-def _adamw(w: Any, gradient: Any, moments: tuple[Any, Any], at: tuple[float, int]) -> None:
-    """One step of AdamW (Loshchilov, Hutter 2019), in place. torch's own would load its compiler first, for seconds."""
-    (rate, n), (mean, square) = at, moments
-    mean.mul_(0.9).add_(gradient, alpha=0.1)
-    square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-    w.mul_(1 - rate * DECAY)
-    w.addcdiv_(mean / (1 - 0.9**n), (square / (1 - 0.999**n)).sqrt_().add_(1e-8), value=-rate)
+    return Fit(Forecast(final, _rms(final, runs, sensors)), curve, descent.skipped)
 
 
 def _loss(hidden: Any, clear: Any, weights: dict[str, Any]) -> Any:

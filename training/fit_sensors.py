@@ -16,22 +16,25 @@ from models.bins import NEVER, Bins, Grid, bins
 from models.bundle import Bundle, Golden, golden_of
 from models.detector import WindowSpec
 from models.embedding import AXES_MAX, Embedding, embed, fit_scale, raw
-from models.forecast import MEMORY
 from models.levels import Pace, quantile_scale, update
-from models.parts import ForecastPart, Moments, ResidualPart, views
+from models.networks import code_of
+from models.parts import Moments, ResidualPart, views
 from models.patches import PatchShape, patches
 from models.reconstruct import Subspace, fit_subspace
 from models.scenes import F32, F64, I64, Scenes
 from models.sensors import Fitted, Scaling, SensorDetector, initial_row
 from models.sensors_bundle import pack
 from stream_app.intervals import Interval
+from stream_app.recipe import DEFAULT, Recipe
 from stream_app.threshold.population import fit_population
 from training.dataset import Dataset, cut, outside
-from training.fit_forecast import Fit
-from training.fit_parts import FittedPart, Frames, fit_parts
+from training.fit_networks import fit_networks
+from training.fit_parts import FittedPart, fit_parts
 from training.fit_placement import Placed, fit_placement
 from training.folds import ENTITIES_MIN
+from training.frames import Frames
 from training.look import Look, look, look_again
+from training.ranks import ALONE, Ranks
 
 FRAMES_MIN = 24  # live frames to learn from
 FRAMES_MAX = 60_000  # learned from; of more, blocks spread evenly over the data
@@ -45,11 +48,12 @@ RISK_MAX = 0.01
 
 @dataclass(frozen=True)
 class SensorTraining:
-    """How to train. steps: of the network; None: by the rule. say: told what is being done."""
+    """How to train. say: told what is being done."""
 
     seed: int = 0
-    steps: int | None = None
+    recipe: Recipe = DEFAULT
     device: str = "cpu"
+    ranks: Ranks = ALONE
     alarms_per_week: float = 1.0  # false alarms per entity, that the default risk aims at
     without: tuple[Interval, ...] = ()  # windows that overlap them are not learned from
     like: Fitted | None = None  # the bundle to be followed: windows and sensors stay as they are there
@@ -78,7 +82,8 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     table = _table(scenes, seen.grid, scaling)
     frames, scaling = _frames(table, seen, scaling, how)
     how.say(f"{len(frames.at)} frames of {len(np.unique(frames.entity))} entities to learn from")
-    parts, network = fit_parts(frames)
+    frames, trained = fit_networks(frames)
+    parts = fit_parts(frames, trained.networks)
     held = np.stack([part.held_out for part in parts.values()], 1)
     unit = quantile_scale(held)
     pace = _pace(held / unit, frames)
@@ -86,7 +91,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     embedding, embedded = _embedding(frames, parts)
     placed = fit_placement(_drawn(embedded, np.random.default_rng(how.seed)))
     made = {name: part.part for name, part in parts.items()}
-    fitted = Fitted(data.sensors, seen.grid, scaling, made, unit, pace, embedding, placed.known)
+    fitted = Fitted(data.sensors, seen.grid, scaling, made, unit, pace, embedding, placed.known, trained.networks)
     scores = _held_scores(ratio, frames, pace)
     risk = _risk(len(scores) // seen.grid.stride, seen.grid, how.alarms_per_week)
     tail = fit_population(*_windows(scores, frames.entity, seen.grid.stride), 1)
@@ -94,9 +99,14 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     settings, arrays = pack(fitted)
     golden = _golden(detector, scenes)
     bundle = Bundle(
-        "sensors", {"fitted": settings, "risk": risk, "seed": how.seed}, arrays, golden, tail, _lineage(data)
+        "sensors",
+        {"fitted": settings, "risk": risk, "seed": how.seed} | _recipe(how),
+        arrays,
+        golden,
+        tail,
+        _lineage(data),
     )
-    report = _report(parts, network, placed, scores) | {"seconds": time.monotonic() - began, "risk": risk}
+    report = _report(parts, trained.report, placed, scores) | {"seconds": time.monotonic() - began, "risk": risk}
     report |= {"windows": len(scenes), "left_out": left_out}
     return Trained(bundle, seen.notes, report)
 
@@ -134,7 +144,8 @@ def _frames(table: Bins, seen: Look, scaling: Scaling, how: SensorTraining) -> t
     std, slope = table.std[at].astype(np.float64), table.slope[at].astype(np.float64)
     moments = Moments(std.mean(0), _above(std.std(0)), slope.mean(0), _above(slope.std(0)))
     full = replace(scaling, moments=moments)
-    return Frames(views(table, moments), at, entity.astype(np.int64), seen, how.seed, how.steps, how.device), full
+    own = (how.seed, how.recipe, how.device, how.ranks)
+    return Frames(views(table, moments), at, entity.astype(np.int64), seen, *own), full
 
 
 def _above(scale: F64) -> F64:
@@ -151,23 +162,25 @@ def _pace(ratio: F64, frames: Frames) -> Pace:
     length = float(np.median(np.bincount(frames.entity)[np.unique(frames.entity)]))
     many = n_entities >= ENTITIES_MIN
     times = (max(10.0, 0.7 * length), int(0.7 * length / 12)) if many else (max(10.0, length), int(length / 2))
-    spans = (look.long / 2, look.long / 8, look.short / 4, look.short / 8) if single else (look.long / 4,) * 4
-    return Pace(np.maximum(np.array(spans), 1.0), *times, np.maximum(np.nanmean(ratio, axis=0), 1e-6))
+    own = {"distance": look.long / 8, "distance_short": look.short / 4, "shape": look.short / 8}
+    spans = [own.get(name, look.long / 2) if single else look.long / 4 for name in frames.part_names]
+    span = np.maximum(spans, 1.0) if frames.recipe.smoothing else np.ones(len(spans))
+    return Pace(span, *times, np.maximum(np.nanmean(ratio, axis=0), 1e-6))
 
 
 def _embedding(frames: Frames, parts: dict[str, FittedPart]) -> tuple[Embedding, F32]:
     """The embedding, and that of the training frames."""
-    forecast, residual = parts["forecast"].part, parts.get("residual")
-    assert isinstance(forecast, ForecastPart)
+    residual = parts.get("residual")
     shape = PatchShape(frames.look.long, frames.views.squashed.shape[1])
     if residual is not None and isinstance(residual.part, ResidualPart):
         axes = residual.part.known
     else:
         axes = fit_subspace(patches(frames.views.squashed, frames.at, shape))
     axes = Subspace(axes.centre, np.ascontiguousarray(axes.components[:, :AXES_MAX]))
-    code = forecast.guess(frames.views)[1][frames.at - MEMORY]
-    scale = fit_scale(raw(axes, shape, frames.views.squashed, frames.at, code))
-    made = Embedding(axes, shape, scale)
+    encoder = frames.recipe.encoder
+    code = code_of(encoder, frames.views)[frames.at]
+    scale = fit_scale(raw(axes, shape, frames.views.squashed, frames.at, code), axes.components.shape[1])
+    made = Embedding(axes, shape, scale, encoder)
     return made, embed(made, frames.views.squashed, frames.at, code)
 
 
@@ -218,12 +231,18 @@ def _lineage(data: Dataset) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _report(parts: dict[str, FittedPart], network: Fit, placed: Placed, scores: F64) -> dict[str, Any]:
-    """Plain numbers and lists."""
+def _recipe(how: SensorTraining) -> dict[str, Any]:
+    return {"recipe": how.recipe.model_dump(mode="json")}
+
+
+def _report(parts: dict[str, FittedPart], networks: dict[str, Any], placed: Placed, scores: F64) -> dict[str, Any]:
+    """Plain numbers and lists. `curve`: of the first network; the others' are under `networks`."""
     quantiles = [0.5, 0.9, 0.95, 0.99, 0.999]
+    first = next(iter(networks.values()), {"curve": [], "skipped_steps": 0})
     return {
-        "curve": [float(v) for v in network.curve],
-        "skipped_steps": network.skipped,
+        "curve": first["curve"],
+        "skipped_steps": sum(network["skipped_steps"] for network in networks.values()),
+        "networks": networks,
         "parts": {n: [float(v) for v in np.nanquantile(p.held_out, quantiles)] for n, p in parts.items()},
         "held_out_scores": [float(v) for v in np.quantile(scores, np.linspace(0, 1, 201))],
         "clusters": placed.facts(),

@@ -14,7 +14,7 @@ from models.bins import Grid
 from models.forecast import MEMORY
 from models.parts import DistancePart
 from models.reconstruct import LAGS
-from models.scenes import F64
+from models.scenes import F64, Bool
 from models.sensors import Fitted
 from training.dataset import Dataset
 
@@ -26,6 +26,7 @@ STRIDE_US = 200_000  # windows closing more often than this cost more than they 
 HOLD_MIN, HOLD_MAX = 20, 1_000  # frames
 PERIOD_PEAK = 0.2  # autocorrelation below it is no period
 SENSORS_FEW = 1
+LEVELS_MAX = 8  # distinct values of a sensor that steps between a few levels: a valve, a mode
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Look:
     period: int  # frames; 0: none was found
     interval_us: F64  # [c] median between a sensor's samples; NaN where there are fewer than two
     constant: tuple[str, ...]
+    stepwise: Bool  # [c] sensors that know a few levels only
     notes: tuple[str, ...] = field(default=())
 
 
@@ -83,7 +85,7 @@ def look(data: Dataset) -> Look:
     memory = max(MEMORY + 2, patch, max(LAGS) * per_bin + 1)
     stride = max(1, round(STRIDE_US / step_us))
     grid = Grid(step_us, per_bin, shift, stride, memory, hold, per_bin > 1)
-    return Look(grid, short, patch, period, median, constant, tuple(notes))
+    return Look(grid, short, patch, period, median, constant, _stepwise(data), tuple(notes))
 
 
 def look_again(data: Dataset, like: Fitted) -> Look:
@@ -97,7 +99,7 @@ def look_again(data: Dataset, like: Fitted) -> Look:
         raise ValueError(f"{len(data.sensors)} sensors where there were {len(like.sensors)}: name another detector")
     short = shapes.get("distance_short", seen.short)
     notes = (f"windows as before: frames of {like.grid.step_us / 1e6:g} s",)
-    return replace(seen, grid=like.grid, short=short, long=shapes["distance"], notes=notes)
+    return replace(seen, grid=like.grid, short=short, long=shapes.get("distance", seen.long), notes=notes)
 
 
 def _steps(interval_us: F64, notes: list[str]) -> tuple[int, int]:
@@ -176,6 +178,17 @@ def _first_peak(acf: F64) -> int:
     if not len(peaks) or acf[peaks].max() < PERIOD_PEAK:
         return 0
     return int(peaks[acf[peaks] >= 0.85 * acf[peaks].max()][0])
+
+
+def _stepwise(data: Dataset) -> Bool:
+    """Sensors with at most LEVELS_MAX distinct values. [c]"""
+    valid = np.isfinite(data.value)
+    order = np.lexsort((data.value[valid], data.sensor[valid]))
+    sensor, value = data.sensor[valid][order], data.value[valid][order]
+    new = np.ones(len(value), bool)
+    new[1:] = (np.diff(sensor) != 0) | (np.diff(value) != 0)
+    few: Bool = np.bincount(sensor[new], minlength=len(data.sensors)) <= LEVELS_MAX
+    return few
 
 
 def _is_constant(x: F64) -> bool:

@@ -15,7 +15,9 @@ from models.sensors import SensorDetector
 from stream_app.config import Alarms, Config
 from stream_app.errors import ConfigurationError, UsageError
 from stream_app.intervals import Interval
+from stream_app.recipe import Recipe
 from training.dataset import Dataset
+from training.ranks import ALONE, Ranks
 
 Say = Callable[[str], None]
 
@@ -30,6 +32,7 @@ class Making:
     config: Config | None = None
     without: tuple[Interval, ...] = ()  # not learned from
     like: Detector | None = None  # the detector that is followed: windows and sensors stay as they are there
+    ranks: Ranks = ALONE
 
     @property
     def alarms(self) -> Alarms:
@@ -69,7 +72,8 @@ def _sensors(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, An
 
     a_week = {"day": 7.0, "week": 1.0}[how.alarms.per] * (how.alarms.at_most or 1.0)
     like = how.like.fitted if isinstance(how.like, SensorDetector) else None
-    wanted = SensorTraining(seed=how.seed, device=_device(how.device), alarms_per_week=a_week, say=say)
+    recipe = how.config.training if how.config else Recipe()
+    wanted = SensorTraining(how.seed, recipe, _device(how.device), how.ranks, a_week, say=say)
     made = fit(data, replace(wanted, without=how.without, like=like))
     return made.bundle, made.report
 
