@@ -42,6 +42,11 @@ def _extent(text: str | int | float) -> str | int:
     return str(text) if isinstance(text, str) and _COUNT.match(text) else duration_us(text)
 
 
+def _listed(value: Any) -> Any:
+    """A list; in the environment its parts are separated by commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 IDLE_US = 300_000_000
 Duration = Annotated[int, BeforeValidator(duration_us)]
 Extent = Annotated[int | str, BeforeValidator(_extent)]
@@ -151,7 +156,7 @@ class Worker(Section):
 class Registry(Section):
     """Where versions of models are kept, and whose word on them counts."""
 
-    trusted_keys: tuple[str, ...] = ()  # Ed25519: PEM files, or 32 bytes in base64
+    trusted_keys: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()  # Ed25519: PEM files, or 32 bytes in base64
     allow_unsigned: bool = False
     signing_key: Path | None = None  # PEM; for whoever publishes
     store: str | None = None  # fsspec URL; null: bundles travel over Kafka
@@ -194,7 +199,7 @@ def load(path: Path) -> Config:
         raise ConfigurationError(f"{path} is not YAML: {problem}") from problem
     if not isinstance(data, dict):
         raise ConfigurationError(f"{path} holds no settings; it needs at least `sources: [{{topic: NAME}}]`")
-    return parse(_with_environment(data), str(path))
+    return parse(with_environment(data), str(path))
 
 
 def parse(data: dict[str, Any], where: str = "configuration") -> Config:
@@ -206,7 +211,7 @@ def parse(data: dict[str, Any], where: str = "configuration") -> Config:
         raise ConfigurationError(f"{where}: " + "; ".join(lines)) from None
 
 
-def _with_environment(data: dict[str, Any]) -> dict[str, Any]:
+def with_environment(data: dict[str, Any]) -> dict[str, Any]:
     """TAILRACE_A__B=v sets a.b; TAILRACE_A__B_FILE=path sets it to the file's content, for secrets."""
     merged = dict(data)
     for name, value in os.environ.items():

@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from stream_app.alerts.alert import Alert, Cluster, Input
 from stream_app.drift.entities import DriftEvent
 from stream_app.errors import ConfigurationError
+from stream_app.model_store.pointers import Pointer
 from stream_app.records.json_forms import Chunk, OneSample, OneToken, Several, Tokens
 
 VERSION = "1.0.0"  # of the contracts; a change that breaks a reader raises the first number
@@ -74,19 +75,6 @@ class Control(Struct, forbid_unknown_fields=True):
     comment: str = ""
 
 
-class ModelPointer(Struct, forbid_unknown_fields=True):
-    """Where a bundle lies and what it must be; the bundle itself never travels over Kafka."""
-
-    detector: str
-    version: Annotated[int, Meta(ge=1)]
-    location: Annotated[str, Meta(min_length=1, description="URL or path of the bundle's folder.")]
-    digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 of its manifest.")]
-    signature: Annotated[str, Meta(description="Ed25519 over the digest, base64.")]
-    signer: str
-    published_at: Rfc3339
-    lineage: dict[str, str]
-
-
 @dataclass(frozen=True)
 class Topic:
     """What a topic carries. `ours`: the worker writes it, otherwise it reads it."""
@@ -111,7 +99,9 @@ TOPICS: Mapping[str, Topic] = {
     "alerts": Topic("alerts", "Episodes, CloudEvents in binary mode.", (Alert,), "The alert's id.", True, True),
     "scores": Topic("scores", "One message for each window.", (Score,), "The entity.", True),
     "drift": Topic("drift", "Lasting changes of scores.", (DriftEvent,), "The entity; empty for all.", True),
-    "models": Topic("models", "Which bundle is to serve.", (ModelPointer,), "The detector.", False, True),
+    "models": Topic(
+        "models", "Versions of detectors, and which one serves.", (Pointer,), "DETECTOR/VERSION.", False, True
+    ),
     "control": Topic("control", "Orders to workers.", (Control,), "The detector.", False),
     "feedback": Topic("feedback", "Labelled intervals.", (Feedback,), "The entity.", False),
 }

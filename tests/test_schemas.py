@@ -40,14 +40,17 @@ SOURCE = """
 FEEDBACK = {"entity": "pump", "start": T, "end": T, "label": "normal", "annotator": "ann", "comment": "cleaning"}
 CONTROL = {"detector": "pump", "command": "promote", "by": "ann", "bundle": "0" * 64}
 MODEL = {
+    "v": 1,
     "detector": "pump",
     "version": 3,
-    "location": "s3://bundles/pump",
-    "digest": "0" * 64,
+    "digest": "sha256:" + "0" * 64,
+    "state": "live",
+    "location": "kafka:models-data#0",
+    "bytes": 250_000,
+    "lineage": {"parent": 2, "windows": {"kind": "sensors"}},
+    "gate": {"passed": True, "checks": [{"name": "alarm_rate", "value": 0.8, "limit": 2.0, "passed": True}]},
+    "history": [{"state": "candidate", "at_ms": 1700000000000}, {"state": "live", "at_ms": 1700000000001}],
     "signature": "c2ln",
-    "signer": "refit",
-    "published_at": T,
-    "lineage": {"parent": "1" * 64},
 }
 ALERT = Alert(
     alert_id="a",

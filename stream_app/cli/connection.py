@@ -5,10 +5,9 @@ In: options. Out: `Config`. Remembers: nothing.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from stream_app.config import Config, load, parse
+from stream_app.config import Config, load, parse, with_environment
 
 
 def connection(config_file: Path | None, brokers: str | None) -> Config:
@@ -16,8 +15,6 @@ def connection(config_file: Path | None, brokers: str | None) -> Config:
     if config_file is not None:
         config = load(config_file)
         return config.model_copy(update={"brokers": brokers}) if brokers else config
-    found = brokers or os.environ.get("TAILRACE_BROKERS")
-    any_source = {
-        "sources": [{"topic": "any"}]
-    }  # the one setting without a default; commands that need it ask for a file
-    return parse(any_source | ({"brokers": found} if found else {}))
+    # The one setting without a default; commands that need it ask for a file.
+    found = with_environment({"sources": [{"topic": "any"}]})
+    return parse(found | ({"brokers": brokers} if brokers else {}))

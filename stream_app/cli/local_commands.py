@@ -1,4 +1,4 @@
-"""The commands around the stream: brokers, topics, configuration, bundles, dead letters, schemas, benchmarks.
+"""The commands around the stream: brokers, topics, configuration, dead letters, schemas, benchmarks.
 
 In: arguments. Out: as `stream_app.cli.root` says. Remembers: nothing.
 """
@@ -22,13 +22,12 @@ Brokers = Annotated[str | None, typer.Option(help="host:port[,...]; default: the
 broker = typer.Typer(help="A local broker: embedded (pip only), or Apache Kafka.", no_args_is_help=True)
 topics = typer.Typer(help="The topics of a detector.", no_args_is_help=True)
 config = typer.Typer(help="The configuration: checked, shown, described.", no_args_is_help=True)
-models = typer.Typer(help="Bundles: verified, shown.", no_args_is_help=True)
 dlt = typer.Typer(help="Dead letters: what could not be used, and why.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    for name, group in (("broker", broker), ("topics", topics), ("config", config), ("models", models), ("dlt", dlt)):
+    for name, group in (("broker", broker), ("topics", topics), ("config", config), ("dlt", dlt)):
         app.add_typer(group, name=name, rich_help_panel=None)
     app.command(epilog="\b\nExample: tailrace schemas --out schemas/")(schemas)
     app.command(epilog="\b\nExample: tailrace bench ingest --json")(bench)
@@ -127,27 +126,6 @@ def config_schema() -> None:
     from stream_app.config import Config
 
     say(json.dumps(Config.model_json_schema(), indent=2))
-
-
-@models.command("verify", epilog="\b\nExample: tailrace models verify bundles/pump")
-def models_verify(bundle: Path, as_json: Json = False) -> None:
-    """Opens a bundle as a worker would: digests, shapes, finiteness, and the golden scores again."""
-    from stream_app.opening import verified
-
-    facts = verified(bundle)
-    rows([facts], facts, as_json)
-
-
-@models.command("show", epilog="\b\nExample: tailrace models show bundles/pump --json")
-def models_show(bundle: Path, as_json: Json = False) -> None:
-    """What a bundle is: kind, sensors, windows, seed, lineage."""
-    from stream_app import opening
-
-    facts = opening.facts(bundle)
-    if as_json:
-        say(json.dumps(facts, default=str))
-        return
-    rows([{"name": name, "value": value} for name, value in facts.items()], facts, False)
 
 
 Source = Annotated[str, typer.Option("--topic", help="The dead-letter topic, such as pump-samples-dlt.")]
