@@ -28,6 +28,7 @@ class Said:
     alarm: bool
     episode_start: bool
     tail_probability: float
+    episode_worse: bool = False
 
 
 class NaiveThreshold:
@@ -36,7 +37,7 @@ class NaiveThreshold:
     def __init__(self, risk: float) -> None:
         self.q = risk
         self.p, self.gap = (0.025, 8) if risk > 5e-3 else (0.01, 16)
-        self.seen, self.cluster_end, self.episode, self.piece_start = 0, math.inf, 0, 0
+        self.seen, self.cluster_end, self.episode, self.piece_start, self.begun = 0, math.inf, 0, 0, 0
         self.peak, self.piece_alarmed, self.last, self.run, self.shown = 0.0, False, math.nan, 0, 0
         self.begin_anew()
 
@@ -148,13 +149,18 @@ class NaiveThreshold:
             closed = self.peak, self.piece_alarmed
         if not opened:
             self.episode = 0
-        if alarm and self.episode == 0:
+        grave = alarm and self.depth(e) - self.needed() > math.log(30)
+        worse = grave and self.episode == 1 and self.seen - self.begun >= self.gap
+        if (alarm and self.episode == 0) or worse:
             promised = self.age * self.q
             held_back = promised < 2 and self.shown >= 1 + 2 * promised
-            self.episode = 2 if held_back else 1
-            said.episode_start = not held_back
+            if not worse:
+                self.episode, self.begun = 2 if held_back else 1, self.seen
+            said.episode_start, said.episode_worse = not held_back, worse and not held_back
             self.shown += not held_back
-        said.alarm = alarm and self.episode == 1
+        if grave and self.episode == 1:
+            self.episode = 3
+        said.alarm = alarm and self.episode != 2
         if not opened or cut:
             self.piece_start, self.peak, self.piece_alarmed = self.seen, e, alarm
         else:

@@ -208,5 +208,6 @@ def window() -> ScoredWindows:
         grade=one * 0,
         confidence=one,
         warming=~false,
+        episode_worse=false,
     )
     return ScoredWindows(scenes, scored, judged, ("p1",), Speaker("pump", "0" * 64, ("forecast", "distance")))

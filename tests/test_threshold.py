@@ -89,6 +89,7 @@ def test_it_is_its_slow_twin(kind: str, risk: float) -> None:
     said = [twin.say(float(v)) for v in x]
     np.testing.assert_array_equal(got.alarm, [s.alarm for s in said])
     np.testing.assert_array_equal(got.episode_start, [s.episode_start for s in said])
+    np.testing.assert_array_equal(got.episode_worse, [s.episode_worse for s in said])
     np.testing.assert_allclose(got.threshold, [s.threshold for s in said], rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(got.tail_probability, [s.tail_probability for s in said], rtol=1e-5, atol=1e-12)
 
@@ -223,6 +224,25 @@ def test_bursts_are_found_and_do_not_make_it_deaf() -> None:
         x[at : at + 60] += 6
     judged = Stage(risk=1e-3).one(x)
     assert all(judged.alarm[at : at + 60].any() for at in starts)
+
+
+def test_a_grave_rise_within_an_open_episode_is_an_episode_of_its_own_and_the_only_one() -> None:
+    x = nasty("normal", 8000, np.random.default_rng(16))
+    x[5000:5030] = 3.5
+    x[5030:5060] = 30.0
+    x[5060:5090] = 90.0
+    judged = Stage(risk=1e-3).one(x)
+    assert np.flatnonzero(judged.episode_start[4990:5100]).tolist() == [10, 40]
+    assert np.flatnonzero(judged.episode_worse).tolist() == [5030]
+    assert judged.episode_open[5000:5090].all()
+
+
+def test_what_is_grave_within_its_first_values_is_one_episode() -> None:
+    x = nasty("normal", 8000, np.random.default_rng(16))
+    x[5000:5010] = 3.5
+    x[5010:5090] = 30.0
+    judged = Stage(risk=1e-3).one(x)
+    assert np.flatnonzero(judged.episode_start[4990:5100]).tolist() == [10]
 
 
 def test_the_verdict_is_consistent() -> None:

@@ -100,6 +100,9 @@ class Episodes:
         # Only windows with an alarm, and those that end an episode, are looked at one by one.
         for i in self._eventful(scenes.entity, judged).tolist():
             row = self._keys[STAGE][scenes.entity[i]]
+            if judged.episode_worse[i] and row["open"]:
+                row["open"] = False
+                messages.append(self._message(row, int(scenes.entity[i]), "closed"))
             status = self._absorb(row, _Window(i, scenes, scored, judged))
             if status is not None:
                 messages.append(self._message(row, int(scenes.entity[i]), status, scored, i))

@@ -14,7 +14,18 @@ import numpy as np
 
 from models.scenes import F64, I64, Bool
 from models.tail import FEWEST_TO_FIT, depth, excess_at
-from stream_app.threshold.population import BOOKS, CONTINUOUS, DISCRETE, N_COLUMNS, Columns, Settings
+from stream_app.threshold.population import (
+    BOOKS,
+    CONTINUOUS,
+    DISCRETE,
+    GRAVE,
+    HELD,
+    N_COLUMNS,
+    NONE,
+    SHOWN,
+    Columns,
+    Settings,
+)
 
 WARM_AFTER = 500  # own values, for an entity with a borrowed tail
 WARM_EPISODES = 2.0  # promised ones, for an entity without; until then it shows at most 1 + 2 per promised one
@@ -32,6 +43,7 @@ class Judged:
     grade: F64  # [w] 0: no alarm, up to 1: impossible under the tail
     confidence: F64  # [w] 0..1, how well the entity's own normal is known: one half after 500 windows
     warming: Bool  # [w]
+    episode_worse: Bool  # [w] a start within an episode, which ends there: what was doubtful has become grave
 
 
 class Trace:
@@ -41,7 +53,7 @@ class Trace:
 
     def __init__(self, n: int) -> None:
         self.before = np.empty((self.N, n))
-        self.alarm, self.start, self.open = np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool)
+        self.alarm, self.start, self.open, self.worse = (np.zeros(n, bool) for _ in range(4))
 
     def judged(self, settings: Settings, x: F64, rows: I64, n: int) -> Judged:
         """Columns in the order of the windows; `rows` says where each of the walk's windows belongs. [n]"""
@@ -59,6 +71,7 @@ class Trace:
             (np.where(self.alarm, np.clip(1 - probability / settings.risk, 0.0, 1.0), 0.0), 0.0),
             (c.age / (c.age + WARM_AFTER), 0.0),
             (np.where(c.borrowed > 0, own < WARM_AFTER, own * settings.risk < WARM_EPISODES) | ~has_tail, True),
+            (self.worse, False),
         )
         return Judged(*(_scatter(column, rows, n, missing) for column, missing in columns))
 
@@ -94,6 +107,24 @@ def held_back(c: Columns, s: Settings) -> Bool:
     promised = (c.age - c.borrowed) * s.risk
     held: Bool = (c.borrowed == 0) & (promised < WARM_EPISODES) & (c.shown >= 1 + 2 * promised)
     return held
+
+
+def begin_episodes(c: Columns, alarm: Bool, far: Bool, rules: tuple[int, Bool]) -> tuple[Bool, Bool]:
+    """Which alarms are shown as the first of an episode, and which of these end another that was not grave.
+
+    far: the alarm is too deep for the tail. rules: how long an episode stays one whatever comes, in values, and which
+    entities show none for now.
+    """
+    gap, held = rules
+    first = alarm & (c.episode == NONE)
+    grave = alarm & far
+    worse = grave & (c.episode == SHOWN) & (c.seen - c.begun >= gap)
+    shown = (first | worse) & ~held
+    c.episode[first] = np.where(shown[first], SHOWN, HELD)
+    c.begun[first] = c.seen[first]
+    c.shown[shown] += 1
+    c.episode[grave & (c.episode == SHOWN)] = GRAVE
+    return shown, shown & worse
 
 
 def _tail_probability(c: Columns, residual: F64, s: Settings) -> F64:

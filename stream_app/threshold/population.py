@@ -28,6 +28,7 @@ BUSY_MAX = 0.2  # rate times gap: denser clusters run into each other
 NEAR_START, FAR_START = 5.0, 2.0
 
 SETTLING, GATHERING, CONTINUOUS, DISCRETE = 0.0, 1.0, 2.0, 3.0
+NONE, SHOWN, HELD, GRAVE = 0.0, 1.0, 2.0, 3.0
 
 
 class Columns(NamedTuple):
@@ -53,7 +54,8 @@ class Columns(NamedTuple):
     piece_start: F64
     peak: F64
     piece_alarmed: F64
-    episode: F64  # 0: none, 1: shown, 2: held back while warming
+    episode: F64  # NONE, SHOWN, HELD back while warming, or GRAVE: shown, and known to be far from normal
+    begun: F64  # when the episode began
     shown: F64  # episodes shown
 
     # what learning needs

@@ -7,6 +7,9 @@ The promise is of episodes. A score is standardised by the entity's local level 
 threshold u forms clusters, and a generalised Pareto law is fitted to the clusters' maxima. u follows the rate of
 cluster starts, so that P(a cluster reaches z) = rate * S(z - u). Alarmed clusters feed the law as well, on a budget and
 cut at a depth, since a law that never sees them creeps inwards, and one that sees all goes deaf.
+
+An episode that began near the threshold and turns grave after a while ends there, and another begins: what was doubtful
+must not hide what is not. Under a right law one episode in 30 is as grave, so the promise hardly notices.
 """
 
 from __future__ import annotations
@@ -21,17 +24,19 @@ import numpy as np
 from models.scenes import F64, I32, I64, Bool
 from models.tail import excess_at, fit_tail
 from stream_app.keys import Keys, Row
-from stream_app.threshold.judgement import Judged, Trace, base_depth, depth_of, held_back, needed_depth
+from stream_app.threshold.judgement import Judged, Trace, base_depth, begin_episodes, depth_of, held_back, needed_depth
 from stream_app.threshold.population import (
     BOOKS,
     CONTINUOUS,
     DISCRETE,
     GATHERING,
     HEAD_START,
+    HELD,
     HORIZON,
     HORIZON_LONG,
     HORIZON_YOUNG,
     N_COLUMNS,
+    NONE,
     RING,
     Columns,
     Ring,
@@ -116,6 +121,7 @@ class _Verdict:
     alarm: Bool
     shown: Bool  # the alarm, unless a warming entity holds it back
     episode_start: Bool
+    episode_worse: Bool
     starts: Bool
     closing: Bool
     peak: F64  # of the piece that closes
@@ -146,8 +152,13 @@ class _Run:
         if len(touched):
             verdict = self._judge(touched, excess[touched], atom[touched], feeds[touched])
             alarm[touched], starts[touched] = verdict.alarm, verdict.starts
-            trace.alarm[begin + touched], trace.start[begin + touched] = verdict.shown, verdict.episode_start
-        np.equal(c.episode, 1.0, out=trace.open[begin : begin + k])
+            at = begin + touched
+            trace.alarm[at], trace.start[at], trace.worse[at] = (
+                verdict.shown,
+                verdict.episode_start,
+                verdict.episode_worse,
+            )
+        trace.open[begin : begin + k] = (c.episode != NONE) & (c.episode != HELD)
         _learn(c, deviation, alarm, starts, self._s)
         if len(touched):
             fed = verdict.closing & feeds[touched] & (verdict.peak > 0)
@@ -166,22 +177,21 @@ class _Run:
         self._refresh_guards(c, rows, np.flatnonzero(above & (c.mode == DISCRETE)))
         # The ring is float32: a tie with a peak kept there must not count as above it.
         beyond = excess.astype(np.float32) > c.guard
-        alarm = above & ~atom & beyond & (depth_of(c, excess, s) >= needed_depth(c, s))
+        depth = depth_of(c, excess, s) - needed_depth(c, s)
+        alarm = above & ~atom & beyond & (depth >= 0)
         opened = np.isfinite(c.cluster_end)
         cut = above & opened & (c.seen - c.piece_start >= s.piece)
         starts, closing = above & (~opened | cut), ~above | cut
         peak, alarmed = c.peak.copy(), c.piece_alarmed > 0
-        new = alarm & (c.episode == 0)
-        shown = new & ~held_back(c, s)
-        c.episode[new] = np.where(shown[new], 1.0, 2.0)
-        c.shown[shown] += 1
+        shown, worse = begin_episodes(c, alarm, depth > FAR, (s.gap, held_back(c, s)))
         c.peak[:] = np.maximum(np.where(starts, 0.0, c.peak), np.where(feeds & above, excess, 0.0))
         c.piece_alarmed[:] = np.maximum(np.where(starts, 0.0, c.piece_alarmed), alarm)
         c.piece_start[starts] = c.seen[starts]
         c.cluster_end[:] = np.where(above, c.seen + s.gap, np.inf)
-        c.episode[~above] = 0.0
+        c.episode[~above] = NONE
         self._columns[:, rows] = own
-        return _Verdict(alarm, alarm & (c.episode == 1), shown, starts, closing, peak, alarmed)
+        seen = alarm & (c.episode != HELD)
+        return _Verdict(alarm, seen, shown, worse, starts, closing, peak, alarmed)
 
     def _feed(self, rows: I64, peak: F64, alarmed: Bool) -> None:
         """Steps 6 to 8: the closed pieces' maxima enter the ring, alarmed ones on a budget; then fit."""
