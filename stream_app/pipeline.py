@@ -65,8 +65,8 @@ class Pipeline:
 
     def step_samples(self, samples: Samples) -> Result:
         """Takes samples that are columns already, as a file gives them. Their entities are slots of `keys`."""
-        if len(samples):
-            self._ledger.begin(int(samples.offset[0]), int(samples.offset[-1]) + 1, int(samples.clock_us[-1]))
+        if len(runs := samples.runs):
+            self._ledger.begin(int(runs.offset[0]), int(runs.offset[-1]) + 1, int(runs.clock_us[-1]))
         result = self._step(Decoded(samples))
         self._ledger.settle(self.safe_offset())
         return result
@@ -100,7 +100,7 @@ class Pipeline:
 
     def _enter(self, decoded: Decoded) -> None:
         refused = sum(letter.n_samples for letter in decoded.dead_letters)
-        self._ledger.add(READ, len(decoded.samples) - int(np.count_nonzero(decoded.samples.end)) + refused)
+        self._ledger.add(READ, len(decoded.samples) - int(np.count_nonzero(decoded.samples.runs.end)) + refused)
         self._ledger.add(DEAD, refused)
 
     def _book(self, closed: windows.Closed) -> None:
@@ -170,8 +170,9 @@ class Pipeline:
         born = self.keys.take_born()
         if not born:
             return
-        first = starts_of(samples.entity)[::-1]  # of each entity its first row is written last
-        birth = dict(zip(samples.entity[first].tolist(), samples.offset[first].tolist(), strict=True))
+        runs = samples.runs
+        first = starts_of(runs.entity)[::-1]  # of each entity its first row is written last
+        birth = dict(zip(runs.entity[first].tolist(), runs.offset[first].tolist(), strict=True))
         for slot in born:
             if slot in birth:
                 self._sessions.begin(self.keys, slot, birth[slot], self._codec)

@@ -6,9 +6,12 @@ In: Kafka or a file. Out: `RawBatch` from the transport, `Samples` from `stream_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.scenes import F64, I32, I64, Bool
 
@@ -32,30 +35,82 @@ class RawBatch:
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Samples in order of arrival, one row each.
+class Runs:
+    """Neighbouring samples that came in one record: what they have in common. [r] each; no run is empty.
 
-    A tombstone is the row with `end` set; it holds no value and is not counted as a sample. For tokens `value` is the
-    id in the vocabulary and `seq` the index of the token in its session, or -1 where the producer gives none.
+    A tombstone is a run of one with `end` set; it holds no value and is not counted as a sample.
     """
 
+    length: I64  # samples
     entity: I32  # slot in stream_app.keys.Keys
-    sensor: I32  # index in the detector's sensors
-    t_us: I64
-    value: F64  # NaN: missing
-    offset: I64  # of the record it came in
+    offset: I64  # of the record
     clock_us: I64  # the partition's clock when it came: the largest Kafka timestamp so far; never falls
-    seq: I64
+    seq: I64  # of tokens: index of the run's first in its session, or -1 where the producer gives none
     end: Bool
 
     def __len__(self) -> int:
-        return len(self.entity)
+        return len(self.length)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples in order of arrival. What a record's samples share is kept once per run; by sample it can be asked for.
+
+    For tokens `value` is the id in the vocabulary.
+    """
+
+    runs: Runs
+    sensor: I32  # [n] index in the detector's sensors
+    t_us: I64  # [n]
+    value: F64  # [n] NaN: missing
+
+    @classmethod
+    def of_rows(cls, *, sensor: I32, t_us: I64, value: F64, **shared: NDArray[Any]) -> Samples:
+        """Of columns that all have a row per sample: each sample is a run. `shared`: the columns of `Runs`."""
+        return cls(Runs(length=np.ones(len(t_us), np.int64), **shared), sensor, t_us, value)
+
+    def __len__(self) -> int:
+        return len(self.t_us)
+
+    @cached_property
+    def entity(self) -> I32:
+        return self._by_sample(self.runs.entity)
+
+    @cached_property
+    def offset(self) -> I64:
+        return self._by_sample(self.runs.offset)
+
+    @cached_property
+    def clock_us(self) -> I64:
+        return self._by_sample(self.runs.clock_us)
+
+    @cached_property
+    def end(self) -> Bool:
+        return self._by_sample(self.runs.end)
+
+    @cached_property
+    def seq(self) -> I64:
+        first, length = self._by_sample(self.runs.seq), self.runs.length
+        place = np.arange(len(self)) - self._by_sample(length.cumsum() - length)
+        return np.where(first < 0, -1, first + place)
+
+    def _by_sample(self, column: NDArray[Any]) -> NDArray[Any]:
+        return column if len(self.runs) == len(self) else np.repeat(column, self.runs.length)
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Several end to end."""
+    if len(parts) == 1:
+        return parts[0]
+    parts = [no_samples(), *parts]
+    runs = Runs(*(np.concatenate([getattr(p.runs, f.name) for p in parts]) for f in fields(Runs)))
+    return Samples(runs, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("sensor", "t_us", "value")))
 
 
 def no_samples() -> Samples:
     """Zero samples."""
     i32, i64 = np.empty(0, np.int32), np.empty(0, np.int64)
-    return Samples(i32, i32, i64, np.empty(0), i64, i64, i64, np.empty(0, bool))
+    return Samples(Runs(i64, i32, i64, i64, i64, np.empty(0, bool)), i32, i64, np.empty(0))
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ def arrow(columns: dict[str, Any], **options: Any) -> bytes:
 
 
 def columns_of(decoded: Decoded) -> dict[str, list[Any]]:
-    return {name: column.tolist() for name, column in vars(decoded.samples).items()}
+    names = ("entity", "sensor", "t_us", "value", "offset", "clock_us", "seq", "end")
+    return {name: getattr(decoded.samples, name).tolist() for name in names}
 
 
 # Forms

@@ -62,15 +62,15 @@ class Rig:
             if a.end:
                 self.keys.retire(slots[-1])
         column = lambda name, kind: np.array([getattr(a, name) for a in batch], kind)  # noqa: E731
-        return Samples(
-            np.array(slots, np.int32),
-            column("sensor", np.int32),
-            column("t", np.int64),
-            column("value", np.float64),
-            column("offset", np.int64),
-            column("clock", np.int64),
-            column("seq", np.int64),
-            column("end", bool),
+        return Samples.of_rows(
+            entity=np.array(slots, np.int32),
+            sensor=column("sensor", np.int32),
+            t_us=column("t", np.int64),
+            value=column("value", np.float64),
+            offset=column("offset", np.int64),
+            clock_us=column("clock", np.int64),
+            seq=column("seq", np.int64),
+            end=column("end", bool),
         )
 
     def feed(self, batch: Sequence[Arrival], clock: int | None = None) -> Closed:

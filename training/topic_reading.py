@@ -56,7 +56,7 @@ class _Partition:
     def add(self, batch: RawBatch) -> None:
         decoded: Decoded = self.decoder.decode(batch)
         self.samples.append(decoded.samples)
-        slots = int(decoded.samples.entity.max(initial=-1)) + 1
+        slots = int(decoded.samples.runs.entity.max(initial=-1)) + 1
         self.sessions += [self._keys.name(slot) for slot in range(len(self.sessions), slots)]
         for letter in decoded.dead_letters:
             self.refused[letter.reason] += letter.n_samples

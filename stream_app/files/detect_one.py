@@ -56,7 +56,7 @@ def _session(pipeline: Pipeline, ids: list[int]) -> Samples:
     """All tokens at one time, since their order is all that counts, and the end."""
     n = len(ids) + 1
     end = np.arange(n) == n - 1
-    return Samples(
+    return Samples.of_rows(
         entity=np.repeat(pipeline.keys.slots([_ENTITY]), n),
         sensor=np.zeros(n, np.int32),
         t_us=np.zeros(n, np.int64),

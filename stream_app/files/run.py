@@ -42,7 +42,7 @@ class FileRun:
         t_us = np.concatenate([rows.t_us, np.full(n_over, max(self._clock_us, int(rows.t_us.max(initial=0))))])
         clock_us = np.maximum(np.maximum.accumulate(t_us), self._clock_us)
         self._clock_us = int(clock_us[-1]) if len(clock_us) else self._clock_us
-        return Samples(
+        return Samples.of_rows(
             entity=self._slots(entity),
             sensor=np.concatenate([rows.sensor, np.zeros(n_over, np.int32)]),
             t_us=t_us,

@@ -13,7 +13,7 @@ for, `records_rows` makes columns of it and refuses single samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TypeVar
 
@@ -27,7 +27,7 @@ from stream_app.records.json_forms import form_of, is_utf8, read_lines, read_rec
 from stream_app.records.names import NAME_MAX, Sensors, Vocabulary
 from stream_app.records.refusals import Reason, Refused
 from stream_app.records.rows import Parts, Rows, letters, problems, rows_of_columns, rows_of_parts
-from stream_app.samples import DeadLetter, Decoded, Headers, RawBatch, Samples, no_samples
+from stream_app.samples import DeadLetter, Decoded, Headers, RawBatch, Runs, Samples, joined
 
 T = TypeVar("T")
 
@@ -36,6 +36,7 @@ __all__ = ["ARROW", "Decoder", "DecoderSettings", "Reason"]
 ARROW = b"application/vnd.apache.arrow.stream"
 # What is decoded at once: enough to amortise numpy's calls, few enough that its columns stay in the processor's cache.
 _RECORDS_AT_ONCE, _BYTES_AT_ONCE = 4_096, 131_072
+_ARROW_AT_ONCE = 4 << 20  # columns are copied once and looked at little: more is better, up to what is fetched
 _FEW = 256  # a run of fewer that isn't even is not halved further
 _KEY_PROBLEMS = {
     Reason.MISSING_KEY: "the key names the entity; set sources.default_entity to read records without one",
@@ -89,14 +90,13 @@ class Decoder:
         """The samples of a batch. Tombstones retire their key's slot, so that its next record begins anew."""
         clock_us = np.maximum.accumulate(np.maximum(batch.clock_us, self.clock_us))
         self.clock_us = int(clock_us[-1]) if len(batch) else self.clock_us
-        found: list[Samples] = [no_samples()]
+        found: list[Samples] = []
         dead: list[DeadLetter] = []
-        for part in _cuts(batch.values):
+        for part in _cuts(batch):
             for run, rows in self._read(batch, part, clock_us, dead):
                 found.append(self._samples(run, rows))
         dead.sort(key=lambda letter: letter.index)
-        joined = (np.concatenate([getattr(part, f.name) for part in found]) for f in fields(Samples))
-        return Decoded(Samples(*joined), tuple(dead))
+        return Decoded(joined(found), tuple(dead))
 
     def _read(self, batch: RawBatch, part: slice, clock_us: I64, dead: list[DeadLetter]) -> Iterator[tuple[_Run, Rows]]:
         """The rows of a part of the batch. Where it is not even, its halves may be: so one bad record costs little."""
@@ -117,19 +117,18 @@ class Decoder:
             lost = reasons >= 0
             run.dead_letters += letters(rows.where(lost), reasons[lost], run.clock_us, run.first)
             rows = rows.where(~lost)
-        return Samples(
+        runs = Runs(
+            length=rows.count,
             entity=self._entities(run.keys, rows),
-            sensor=rows.sensor,
-            t_us=rows.t_us,
-            value=rows.value,
             offset=run.offsets.take(rows.record),
             clock_us=run.clock_us.take(rows.record),
             seq=rows.seq,
             end=rows.end,
         )
+        return Samples(runs, rows.sensor, rows.t_us, rows.value)
 
     def _entities(self, keys: Sequence[bytes], rows: Rows) -> I32:
-        """The slot of each row. A key gets one only by a sample that is used; what ends an entity retires its slot."""
+        """The slot of each run. A key gets one only by a sample that is used; what ends an entity retires its slot."""
         slots = np.empty(len(keys), np.int32)
         used = np.flatnonzero(np.bincount(rows.record, minlength=len(keys)))
         begin = 0
@@ -220,12 +219,13 @@ class _Run:
         return forms.part(i, read_record(value))
 
 
-def _cuts(values: Sequence[bytes | None]) -> Iterator[slice]:
+def _cuts(batch: RawBatch) -> Iterator[slice]:
     """Parts of a batch that are worth decoding at once, by the size of their first record."""
-    first = 0
+    first, values = 0, batch.values
     while first < len(values):
         size = len(values[first] or b"") + 1
-        last = min(first + min(max(_BYTES_AT_ONCE // size, 16), _RECORDS_AT_ONCE), len(values))
+        at_once = _ARROW_AT_ONCE if _is_arrow(batch.headers[first]) else _BYTES_AT_ONCE
+        last = min(first + min(max(at_once // size, 16), _RECORDS_AT_ONCE), len(values))
         yield slice(first, last)
         first = last
 

@@ -5,8 +5,9 @@ In: nothing. Out: the layout of the row, and `Closed`. Remembers: nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Closed:
     rebuilt from a later offset. It is not below 0 and grows with each window of an entity, by more than 1 over a gap.
     """
 
-    scenes: Scenes  # see `block`
+    shown: Callable[[], Scenes]  # see `scenes`
     ordinal: I64  # [w]
     block: I32  # [w] of the entity in this call; 0 unless a sample came after some, not all, of its windows had closed.
     # Each block has its rows for itself (the late-comer is in the later windows only); see `rounds`
@@ -50,6 +51,12 @@ class Closed:
     idle: I32  # slots closed because nothing came; nothing is pending, they may leave memory
     forced: I32  # slots closed because a limit was reached; as `idle`
     n_open: int  # samples that have no outcome yet
+
+    @cached_property
+    def scenes(self) -> Scenes:
+        """The windows; see `block`. To be asked for before the stage's next call: until then their samples lie in the
+        store, and are copied only if somebody wants them."""
+        return self.shown()
 
 
 def _nobody() -> I32:
@@ -64,7 +71,7 @@ def _none() -> I64:
 class Cuts:
     """The windows cut in one call. Without arguments: none."""
 
-    scenes: Scenes = field(default_factory=no_scenes)
+    shown: Callable[[], Scenes] = no_scenes
     ordinal: I64 = field(default_factory=_none)
     block: I32 = field(default_factory=_nobody)
     scored: I64 = field(default_factory=_none)  # offsets

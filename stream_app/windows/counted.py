@@ -201,7 +201,7 @@ class CountWindows:
         cuts = self._cut(part, slots, causes.open_end) if len(slots) else Cuts()  # most small batches close nothing
         self._n_open -= len(cuts.scored)
         return Closed(
-            scenes=cuts.scenes,
+            shown=cuts.shown,
             ordinal=cuts.ordinal,
             block=cuts.block,
             late=duplicate[:0],
@@ -221,7 +221,7 @@ class CountWindows:
         self._put_back(held, rows)
         scored = rows["offset"][ranges(held.row(held.counted), held.row(held.until) - held.row(held.counted))]
         scenes, ordinal = _scenes(self._counts, held, rows, open_end)
-        return Cuts(scenes, ordinal, np.zeros(len(ordinal), np.int32), scored)
+        return Cuts(lambda: scenes, ordinal, np.zeros(len(ordinal), np.int32), scored)
 
     def _windows_of(self, s: _Sessions) -> I64:
         """How many windows of each session have closed after this call."""

@@ -15,7 +15,9 @@ the same windows come out as if they had closed in calls of their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -64,7 +66,7 @@ class Closing:
 class Cut:
     """The windows that closed, in order of (entity, end), and what becomes of the rows."""
 
-    scenes: Scenes
+    shown: Callable[[], Scenes]  # to be called before the store is changed
     k: I64  # [w]
     block: I32  # [w]
     scored: I64  # offsets of the samples counted by this call
@@ -84,7 +86,7 @@ def cut(grid: Grid, rows: Ordered, closing: Closing) -> Cut:
     spans, late = _Spans(group, k, found[:n], found[n : 2 * n]), _Latecomers.of(grid, rows, closing)
     shown = _shown(rows, spans, *late.missing(spans))
     scored = late.scored(_in_time(rows, start, stop, late), rows)
-    return Cut(_scenes(grid, rows, shown, closing), shown.spans.k, _blocks(shown.spans), scored, left)
+    return Cut(partial(_scenes, grid, rows, shown, closing), shown.spans.k, _blocks(shown.spans), scored, left)
 
 
 def _windows(grid: Grid, rows: Ordered, closing: Closing) -> tuple[I64, I64]:

@@ -16,6 +16,7 @@ from models.scenes import I64
 from stream_app.windows.pending import U8, Chain
 from stream_app.windows.segments import (
     Columns,
+    Joints,
     Packing,
     bases_of,
     bisected,
@@ -33,15 +34,23 @@ SKIPPING = 4  # rows that came when some of their windows had closed
 MIXED = 8  # rows that are not in order of offset
 
 
-def marks(columns: Columns, starts: I64, stride_us: int) -> U8:
-    """Of rows as they come, which lie by segment: UNORDERED, GAPPY. [segments]"""
-    t_us, sensor, result = columns["t_us"], columns["sensor"], np.zeros(len(starts), np.uint8)
-    step = t_us[1:] - t_us[:-1]
-    odd, segment = inner(np.flatnonzero((step <= 0) | (step > stride_us)) + 1, starts)
-    step = step[odd - 1]
-    result[segment[step > stride_us]] |= GAPPY
-    result[segment[(step < 0) | ((step == 0) & (sensor[odd - 1] >= sensor[odd]))]] |= UNORDERED
+def marks(joints: Joints, starts: I64, stride_us: int) -> U8:
+    """Of rows that lie by segment: UNORDERED, GAPPY. [segments]"""
+    result = np.zeros(len(starts), np.uint8)
+    if len(joints.row):
+        segment = np.searchsorted(starts, joints.row, side="right") - 1
+        result[segment[joints.step > stride_us]] |= GAPPY
+        result[segment[joints.falls]] |= UNORDERED
     return result
+
+
+def joints(columns: Columns, starts: I64, stride_us: int) -> Joints:
+    """Of rows that lie by segment."""
+    t_us, sensor = columns["t_us"], columns["sensor"]
+    step = t_us[1:] - t_us[:-1]
+    odd, _ = inner(np.flatnonzero((step <= 0) | (step > stride_us)) + 1, starts)
+    step = step[odd - 1]
+    return Joints(odd, step, (step < 0) | ((step == 0) & (sensor[odd - 1] >= sensor[odd])))
 
 
 def oddities(columns: Columns, starts: I64) -> U8:

@@ -79,22 +79,30 @@ class Pending:
         alive = self._length[: self._n_chunks] > 0
         return int(self._oldest[: self._n_chunks][alive].min()) if self._alive else None
 
-    def add(self, slots: I32, lengths: I64, columns: Mapping[str, NDArray[Any]], rows: Ranges | None = None) -> Columns:
+    def add(
+        self,
+        slots: I32,
+        lengths: I64,
+        columns: Mapping[str, NDArray[Any]],
+        rows: tuple[Ranges, Mapping[str, NDArray[Any]]] | None = None,
+    ) -> None:
         """Appends rows that lie slot by slot; `lengths` of them per slot, at least one. A slot occurs once.
 
-        With `rows` the rows to append are those of these ranges of the columns, end to end. A column that is not given
-        is 0. Gives the rows as they lie in the store, until it is next changed.
+        With `rows` the rows to append are those of these ranges of the columns, end to end, and some columns have one
+        value per range. A column that is not given is 0.
         """
         n, chunks = int(lengths.sum()), len(slots)
         self._make_room(n, chunks)
         self._reach(slots)
         added = {name: column[self._used : self._used + n] for name, column in self._rows.items()}
-        pick(columns, *(rows or (np.zeros(1, np.int64), np.array([n]))), {name: added[name] for name in columns})
-        for name in added.keys() - columns.keys():
+        at, by_range = rows or ((np.zeros(1, np.int64), np.array([n])), {})
+        pick(columns, *at, {name: added[name] for name in columns})
+        for name, column in by_range.items():
+            added[name][:] = column if len(column) == n else np.repeat(column, at[1])
+        for name in added.keys() - columns.keys() - by_range.keys():
             added[name][:] = 0
         if n:
             self._link(slots, lengths, added["offset"])
-        return added
 
     def _link(self, slots: I32, lengths: I64, offset: I64) -> None:
         """Makes a chunk per slot of the rows behind the last one used."""

@@ -49,6 +49,15 @@ def inner(rows: I64, starts: I64) -> tuple[I64, I64]:
     return rows[inside], segment[inside]
 
 
+@dataclass(frozen=True)
+class Joints:
+    """Rows that do not follow the row before them in their segment as usual, which is later by a stride at most."""
+
+    row: I64  # ascending
+    step: I64  # how much later they are
+    falls: Bool  # not in order of (time, sensor), or there twice
+
+
 def bases_of(lengths: I64) -> I64:
     """Where segments of these lengths start when they are put end to end. [segments]"""
     return np.cumsum(lengths) - lengths

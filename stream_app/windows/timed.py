@@ -20,7 +20,7 @@ from models.scenes import I32, I64, Bool
 from stream_app.config import Config, Limits
 from stream_app.errors import ConfigurationError
 from stream_app.keys import Keys, Row
-from stream_app.samples import Samples
+from stream_app.samples import Runs, Samples
 from stream_app.windows.arrivals import Arrivals, arrivals, without
 from stream_app.windows.closed import INGEST as INGEST
 from stream_app.windows.closed import STAGE as STAGE
@@ -29,12 +29,13 @@ from stream_app.windows.closed import Closed as Closed
 from stream_app.windows.counted import CountWindows
 from stream_app.windows.cutting import Closing, Grid, cut
 from stream_app.windows.idle import Silence
-from stream_app.windows.ordered import Ordered, marks, oddities, unordered
+from stream_app.windows.ordered import Ordered, joints, marks, oddities, unordered
 from stream_app.windows.pending import Chain, Pending
 from stream_app.windows.resends import Resends
 from stream_app.windows.segments import (
     NEVER,
     Columns,
+    Joints,
     distinct,
     inner,
     last_of,
@@ -46,8 +47,6 @@ from stream_app.windows.segments import (
 from stream_app.windows.tidying import tidied
 
 DEFAULT = WindowSpec(length_us=60_000_000, stride_us=10_000_000)  # where neither settings nor bundle say anything
-STORED = ("t_us", "value", "offset", "sensor")
-ARRIVING = (*STORED, "clock_us")
 COLUMNS = {"t_us": np.int64, "value": np.float64, "offset": np.int64, "sensor": np.int32, "skipped": np.int32}
 
 
@@ -102,19 +101,18 @@ class _Pieces:
     silent: Bool  # its first sample came after a silence
 
 
-def _pieces(came: Arrivals, clock_us: I64, idle_us: int) -> _Pieces:
+def _pieces(came: Arrivals, odd: Joints, clock_us: I64, idle_us: int) -> _Pieces:
     """The pieces of all entities, in order; `clock_us`: the clock at each entity's last sample before."""
-    t_us, starts = came.by_entity("t_us")["t_us"], came.starts
-    silent, clock = starts[came.first_clock_us - clock_us >= idle_us], came.columns["clock_us"]
-    if len(clock) and clock[-1] - clock[0] >= idle_us:  # it never falls: else nobody was silent within the batch
-        pauses = np.flatnonzero(np.diff(came.by_entity("clock_us")["clock_us"]) >= idle_us) + 1
+    starts = came.starts
+    silent = starts[came.first_clock_us - clock_us >= idle_us]
+    if (pauses := came.pauses(idle_us)).size:
         silent = distinct(silent, inner(pauses, starts)[0])
-    first = distinct(starts, np.flatnonzero(t_us[1:] < t_us[:-1]) + 1, silent)
-    length = lengths_of(first, len(t_us))
+    first = distinct(starts, odd.row[odd.step < 0], silent)
+    length = lengths_of(first, len(came))
     group = np.searchsorted(starts, first, side="right") - 1
     is_silent = np.zeros(len(first), bool)
     is_silent[np.searchsorted(first, silent)] = True
-    return _Pieces(group, first, length, t_us[first], t_us[first + length - 1], is_silent)
+    return _Pieces(group, first, length, came.at("t_us", first), came.at("t_us", first + length - 1), is_silent)
 
 
 class TimeWindows:
@@ -131,13 +129,13 @@ class TimeWindows:
 
     def update(self, samples: Samples, clock_us: int) -> Closed:
         """Takes the next samples of the partition; `clock_us` is its clock after the batch, also of an empty one."""
-        tombstones = np.flatnonzero(samples.end)
-        came = arrivals(without(samples, tombstones), ARRIVING)
+        tombstones = np.flatnonzero(samples.runs.end)
+        came = arrivals(without(samples, tombstones))
         forced = self._silence.excess()
-        change = Change.of(self._keys, came.slots, samples.entity[tombstones], forced)
+        change = Change.of(self._keys, came.slots, samples.runs.entity[tombstones], forced)
         self._shut_all(forced)
         late = self._take(came)
-        ended, shut = self._end(samples, tombstones)
+        ended, shut = self._end(samples.runs, tombstones)
         idle = self._silence.due(clock_us)
         change.touch(idle)
         self._shut_all(idle)
@@ -169,7 +167,8 @@ class TimeWindows:
         The largest time may be taken over late samples too: what they could shut is shut, or they were not late.
         """
         state, row, slots = self._keys[STAGE], self._keys[STAGE].take(came.slots), came.slots
-        pieces = _pieces(came, row["clock_us"], self._idle_us)
+        odd = came.joints(self._grid.stride_us)
+        pieces = _pieces(came, odd, row["clock_us"], self._idle_us)
         passed = self._grid.ended(pieces.last_us - self._lateness_us)
         shut = running_max(passed, pieces.group, self._grid.ended(row["closed_until_us"]))
         if pieces.silent.any():
@@ -179,7 +178,7 @@ class TimeWindows:
         if len(slots):
             state["max_t_us"][slots] = np.maximum(row["max_t_us"], np.maximum.reduceat(pieces.last_us, heads))
         state["clock_us"][slots] = came.last_clock_us
-        return self._store(came, pieces, shut)
+        return self._store(came, odd, pieces, shut)
 
     def _shut_by_silence(self, pieces: _Pieces, row: Row) -> I64:
         """The last window that silence has closed when a piece comes, that before this piece included. [p]"""
@@ -187,17 +186,17 @@ class TimeWindows:
         shut = np.where(pieces.silent, reached, NEVER)
         return np.maximum(shut, running_max(shut, pieces.group, np.full(len(row), NEVER)))
 
-    def _store(self, came: Arrivals, pieces: _Pieces, shut: I64) -> I64:
+    def _store(self, came: Arrivals, odd: Joints, pieces: _Pieces, shut: I64) -> I64:
         """Stores what is in a window that is open. Gives the offsets of the rest."""
         self._n_open += len(came)
-        columns = {name: came.columns[name] for name in STORED}
         touched = self._grid.first(pieces.first_us) <= shut
         if not touched.any():  # almost always: nothing that came is in a window that is shut
-            added = self._pending.add(came.slots, came.lengths, columns, came.runs)
-            self._pending.mark(came.slots, marks(added, came.starts, self._grid.stride_us))
+            self._pending.add(came.slots, came.lengths, came.columns, (came.runs, {"offset": came.offset}))
+            self._pending.mark(came.slots, marks(odd, came.starts, self._grid.stride_us))
             return came.starts[:0]
         rows, n = ranges(pieces.first[touched], pieces.length[touched]), len(came)
-        columns = came.by_entity(*STORED) | {"skipped": np.zeros(n, np.int32)}
+        columns = came.by_entity("t_us", "value", "sensor") | {"offset": came.by_row(came.offset)}
+        columns["skipped"] = np.zeros(n, np.int32)
         by, t_us = np.repeat(shut[touched], pieces.length[touched]), columns["t_us"][rows]
         columns["skipped"][rows] = np.maximum(by + 1 - self._grid.first(t_us), 0)
         late = np.zeros(n, bool)
@@ -211,16 +210,19 @@ class TimeWindows:
         starts = starts_of(slots)
         put = self._pending.pack if pack else self._pending.add
         put(slots[starts], lengths_of(starts, len(slots)), columns)
-        self._pending.mark(slots[starts], marks(columns, starts, self._grid.stride_us) | oddities(columns, starts))
+        stride_us = self._grid.stride_us
+        self._pending.mark(
+            slots[starts], marks(joints(columns, starts, stride_us), starts, stride_us) | oddities(columns, starts)
+        )
 
-    def _end(self, samples: Samples, tombstones: I64) -> tuple[I32, I64]:
+    def _end(self, runs: Runs, tombstones: I64) -> tuple[I32, I64]:
         """Tombstones: all windows of their slots are shut. Gives the slots and their last window shut before."""
-        tombstones = tombstones[np.argsort(samples.entity[tombstones])]
-        slots, state = samples.entity[tombstones], self._keys[STAGE]
-        silent = samples.clock_us[tombstones] - state["clock_us"][slots] >= self._idle_us
+        tombstones = tombstones[np.argsort(runs.entity[tombstones])]
+        slots, state = runs.entity[tombstones], self._keys[STAGE]
+        silent = runs.clock_us[tombstones] - state["clock_us"][slots] >= self._idle_us
         self._shut_all(slots[silent])
         shut = self._grid.ended(state["closed_until_us"][slots])
-        state["ended_at"][slots], state["clock_us"][slots] = samples.offset[tombstones], samples.clock_us[tombstones]
+        state["ended_at"][slots], state["clock_us"][slots] = runs.offset[tombstones], runs.clock_us[tombstones]
         self._shut_all(slots)
         return slots, shut
 
@@ -246,7 +248,7 @@ class TimeWindows:
         cuts = self._cut(Closing(slots, before[at], now[at], _ended_above(slots, causes))) if len(slots) else Cuts()
         self._n_open -= len(cuts.scored) + len(cuts.duplicate)
         return Closed(
-            scenes=cuts.scenes,
+            shown=cuts.shown,
             ordinal=cuts.ordinal,
             block=cuts.block,
             late=late,
@@ -267,7 +269,7 @@ class TimeWindows:
         done = cut(self._grid, rows, closing)
         self._pending.drop(slots, rows.chain, rows.before(done.stays))
         ordinal = done.k - NEVER // self._grid.stride_us
-        return Cuts(done.scenes, ordinal, done.block, done.scored, duplicate)
+        return Cuts(done.shown, ordinal, done.block, done.scored, duplicate)
 
     def _tidy(self, slots: I32, chain: Chain) -> I64:
         """Brings the rows of entities into order where they are not. Gives the offsets of resends among them."""
