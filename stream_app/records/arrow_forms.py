@@ -35,7 +35,7 @@ _u16 = struct.Struct("<H").unpack_from
 _i64 = struct.Struct("<q").unpack_from
 
 
-_UNREADABLE = (pa.ArrowException, OSError, EOFError, ValueError, IndexError, struct.error)
+UNREADABLE = (pa.ArrowException, OSError, EOFError, ValueError, IndexError, struct.error)
 
 
 def read_arrow(data: bytes, sensors: Sensors, samples_max: int) -> Columns:
@@ -44,12 +44,12 @@ def read_arrow(data: bytes, sensors: Sensors, samples_max: int) -> Columns:
     Raises Refused, naming the column.
     """
     try:
-        n_samples = _extent(data).n_rows
+        n_samples = extent(data).n_rows
         if n_samples > samples_max:
             raise Refused(Reason.TOO_MANY_SAMPLES, f"{n_samples} rows, at most {samples_max} are allowed", n_samples)
         table = pa.ipc.open_stream(data).read_all()
         table.validate(full=True)
-    except _UNREADABLE as problem:
+    except UNREADABLE as problem:
         raise Refused(Reason.INVALID_ARROW, f"not an Arrow IPC stream ({type(problem).__name__})") from None
     if len(table) == 0:
         raise Refused(Reason.NO_VALUES, "the Arrow stream has no rows")
@@ -65,7 +65,7 @@ def read_arrows(values: Sequence[bytes], sensors: Sensors, samples_max: int) -> 
     What follows each record's schema is put behind the first record's schema: to Arrow one stream of many batches.
     """
     try:
-        extents = [_extent(value) for value in values]
+        extents = [extent(value) for value in values]
         count = np.array([extent.n_rows for extent in extents])
         schema = values[0][: extents[0].first]
         if count.min() <= 0 or count.max() > samples_max or not all(value.startswith(schema) for value in values):
@@ -74,12 +74,12 @@ def read_arrows(values: Sequence[bytes], sensors: Sensors, samples_max: int) -> 
         table = pa.ipc.open_stream(b"".join([schema, *bodies])).read_all()
         table.validate(full=True)
         return _columns(table, sensors, count, new_sensors=False) if len(table) == count.sum() else None
-    except (Refused, *_UNREADABLE):
+    except (Refused, *UNREADABLE):
         return None
 
 
 @dataclass(frozen=True)
-class _Extent:
+class Extent:
     """Where a stream's first message, its schema, and its last one end, and the rows that its messages announce."""
 
     first: int
@@ -87,7 +87,7 @@ class _Extent:
     n_rows: int
 
 
-def _extent(data: bytes) -> _Extent:
+def extent(data: bytes) -> Extent:
     """Raises Refused where a body is compressed."""
     n_rows = at = first = 0
     while at + 8 <= len(data):
@@ -104,7 +104,7 @@ def _extent(data: bytes) -> _Extent:
             raise ValueError("a body of negative length")
         at += 8 + size + body_length
         first = first or at
-    return _Extent(first, at, n_rows)
+    return Extent(first, at, n_rows)
 
 
 def _rows_of_message(data: bytes, message: int) -> int:
