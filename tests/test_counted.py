@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_windows import NaiveCount, Story
-from windows_rig import Record, Rig, arrivals, batches, expected, one_by_one
+from windows_rig import IDLE, Record, Rig, arrivals, batches, check_lives, expected, lives, one_by_one, tiny_store
 
 from models.detector import WindowSpec
 from stream_app.config import Limits
 from stream_app.samples import no_samples
-from stream_app.windows import pending
 from stream_app.windows.closed import STAGE, Closed
 from stream_app.windows.counted import CountWindows
-
-IDLE = 20
 
 
 def rig(length: int = 4, stride: int = 2, limits: Limits | None = None) -> Rig:
@@ -192,8 +188,7 @@ def test_a_store_that_packs_and_moves_all_the_time_gives_the_same(
     records: list[Record], shape: tuple[int, int]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        for name, small in {"FIRST_ROWS": 4, "FIRST_CHUNKS": 2, "MANY_CHUNKS": 2, "PACKED_PER_CHUNK": 3}.items():
-            patch.setattr(pending, name, small)
+        tiny_store(patch)
         told = rig(*shape)
         for batch in one_by_one(arrivals(records)):
             told.feed(batch)
@@ -206,21 +201,4 @@ def test_a_store_that_packs_and_moves_all_the_time_gives_the_same(
 def test_tokens_read_again_from_the_needed_offset_close_the_same_windows(
     records: list[Record], cuts: list[int], shape: tuple[int, int], crash: int, again: list[int]
 ) -> None:
-    items = arrivals(records)
-    parts = batches(items, cuts)
-    before_crash = parts[: crash % (len(parts) + 1)]
-    first, whole, second = rig(*shape), rig(*shape), rig(*shape)
-    for batch in before_crash:
-        first.feed(batch)
-    starts = np.array([batch[0].offset for batch in before_crash], np.int64)
-    needed = first.stage.needed_offset(lambda offset: int(starts[starts <= offset].max()))
-    resume = sum(map(len, before_crash)) if needed is None else needed
-    for name, row in first.rows_at(resume).items():
-        second.keys[STAGE][int(second.keys.slots([name.encode()])[0])] = row
-    for life, parts_of_life in ((whole, parts), (second, batches(items[resume:], again))):
-        for batch in parts_of_life:
-            life.feed(batch)
-        life.finish()
-    absorbed = {name: max(ordinals) for name, ordinals in first.ordinals.items()}
-    assert second.told_after(absorbed) == whole.told_after(absorbed)
-    assert second.told()[1] == [o for o in whole.told()[1] if o[0] >= resume]
+    check_lives(lives(lambda: rig(*shape), arrivals(records), cuts, crash, again))

@@ -26,7 +26,8 @@ from stream_app.judging import ScoredWindows
 from stream_app.keys import Keys
 from stream_app.records.decoder import Decoder, DecoderSettings
 from stream_app.threshold.judgement import Judged
-from tests.test_records import batch, good, records
+from tests.records_rig import batch
+from tests.test_records_laws import good, records
 
 T = "2023-11-14T22:13:20.000000Z"
 SOURCE = """

@@ -1,13 +1,10 @@
-"""The rules of windows of event time, one test each, then the laws against the naive twin."""
+"""The rules of windows of event time, one test each."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from naive_windows import NaiveTime, Story
-from windows_rig import Record, Rig, arrivals, batches, expected, one_by_one
+from windows_rig import IDLE, Record, arrivals, at, one_by_one, rig, windows
 
 from models.detector import WindowSpec
 from models.scenes import no_scenes
@@ -15,33 +12,10 @@ from stream_app.config import Limits, parse
 from stream_app.errors import ConfigurationError
 from stream_app.keys import Keys
 from stream_app.samples import no_samples
-from stream_app.windows import idle, pending, segments
-from stream_app.windows.closed import STAGE, Closed, rounds
+from stream_app.windows import idle, pending
+from stream_app.windows.closed import STAGE
 from stream_app.windows.cutting import Grid
 from stream_app.windows.timed import DEFAULT, INGEST, CountWindows, TimeWindows, extents, of
-
-IDLE = 20
-
-
-def rig(length: int = 10, stride: int = 5, lateness: int = 0, limits: Limits | None = None) -> Rig:
-    spec = WindowSpec(length_us=length, stride_us=stride)
-    return Rig(lambda bounds, keys: TimeWindows(spec, lateness, IDLE, bounds, keys), limits)
-
-
-def at(*times: int, **more: int) -> list[Record]:
-    """One record per time, of one key and sensor."""
-    return [Record(t=t, **more) for t in times]
-
-
-def windows(closed: Closed) -> list[tuple[int, int, list[int]]]:
-    """Start, end and times of the samples of each window."""
-    found = []
-    for scenes, _ in rounds(closed):
-        for i in range(len(scenes)):
-            times = scenes.t_us[scenes.first[i] : scenes.last[i]].tolist()
-            found.append((int(scenes.start_us[i]), int(scenes.end_us[i]), times))
-    return found
-
 
 # --- what a window is -----------------------------------------------------------------------------
 
@@ -274,113 +248,6 @@ def test_quiet_entities_are_not_looked_at_in_every_batch() -> None:
     told.feed([], clock=2)
     assert isinstance(silence, idle.Silence)
     assert silence._slots.base is queue.base
-
-
-# --- laws -----------------------------------------------------------------------------------------
-
-TIMES = st.one_of(
-    st.integers(-30, 60),
-    st.integers(-30, 60),
-    st.integers(-30, 60),
-    st.sampled_from([10**6, 10**6 + 3, -(10**6), 10**15, -(10**15)]),
-)
-RECORDS = st.lists(
-    st.builds(
-        Record,
-        key=st.sampled_from("aaab"),
-        t=TIMES,
-        sensor=st.integers(0, 2),
-        value=st.sampled_from([1.0, 2.5, float("nan")]),
-        wait=st.sampled_from([0, 0, 0, 0, 1, 2, IDLE - 1, IDLE, IDLE + 1]),
-        end=st.sampled_from([False] * 19 + [True]),
-    ),
-    max_size=60,
-)
-CUTS = st.lists(st.integers(0, 1000), max_size=20)
-SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(0, 12)).map(
-    lambda s: (max(s[0], s[1]), min(s[0], s[1]), s[2])
-)
-
-
-def twins(records: list[Record], shape: tuple[int, int, int]) -> dict[str, Story]:
-    found: dict[str, NaiveTime] = {}
-    for a in arrivals(records):
-        found.setdefault(a.session, NaiveTime(*shape, IDLE)).take(a)
-    for twin in found.values():
-        twin.close_all()
-    return {name: twin.story for name, twin in found.items()}
-
-
-@settings(max_examples=300, deadline=None)
-@given(RECORDS, CUTS, SHAPES)
-@example(at(6, 12, 7, 20), [], (10, 5, 0))
-def test_windows_and_outcomes_are_those_of_the_naive_twin_however_records_are_batched(
-    records: list[Record], cuts: list[int], shape: tuple[int, int, int]
-) -> None:
-    told = rig(*shape)
-    for batch in batches(arrivals(records), cuts):
-        told.feed(batch)
-    told.finish()
-    assert told.told() == expected(twins(records, shape), lambda where: (*where, 0))
-
-
-@settings(max_examples=100, deadline=None)
-@given(RECORDS, SHAPES)
-def test_a_store_that_packs_and_moves_all_the_time_gives_the_same(
-    records: list[Record], shape: tuple[int, int, int]
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, small in {"FIRST_ROWS": 4, "FIRST_CHUNKS": 2, "MANY_CHUNKS": 2, "PACKED_PER_CHUNK": 3}.items():
-            patch.setattr(pending, name, small)
-        patch.setattr(segments, "LONG", 1)
-        told = rig(*shape)
-        for batch in one_by_one(arrivals(records)):
-            told.feed(batch)
-        told.finish()
-        assert told.told() == expected(twins(records, shape), lambda where: (*where, 0))
-
-
-@settings(max_examples=300, deadline=None)
-@given(RECORDS, CUTS, SHAPES, st.integers(0, 60), CUTS)
-def test_records_read_again_from_the_needed_offset_close_the_same_windows(
-    records: list[Record], cuts: list[int], shape: tuple[int, int, int], crash: int, again: list[int]
-) -> None:
-    """Life up to a crash, then from the needed offset, with the rows as of that offset; against a life without."""
-    items = arrivals(records)
-    parts = batches(items, cuts)
-    before_crash = parts[: crash % (len(parts) + 1)]
-    first = rig(*shape)
-    for batch in before_crash:
-        first.feed(batch)
-    starts = np.array([batch[0].offset for batch in before_crash], np.int64)
-    n_read = sum(map(len, before_crash))
-    needed = first.stage.needed_offset(lambda offset: int(starts[starts <= offset].max()))
-    resume = n_read if needed is None else needed
-
-    second, whole = rig(*shape), rig(*shape)
-    for name, row in first.rows_at(resume).items():
-        second.keys[STAGE][int(second.keys.slots([name.encode()])[0])] = row
-    for life, parts_of_life in ((whole, parts), (second, batches(items[resume:], again))):
-        for batch in parts_of_life:
-            life.feed(batch)
-        life.finish()
-    absorbed = {name: max(ordinals) for name, ordinals in first.ordinals.items()}
-    assert second.told_after(absorbed) == whole.told_after(absorbed)
-    assert second.told()[1] == [o for o in whole.told()[1] if o[0] >= resume]
-
-
-@settings(max_examples=100, deadline=None)
-@given(RECORDS, CUTS, SHAPES)
-def test_the_needed_offset_is_at_or_before_every_sample_without_outcome(
-    records: list[Record], cuts: list[int], shape: tuple[int, int, int]
-) -> None:
-    told, read = rig(*shape), set()
-    for batch in batches(arrivals(records), cuts):
-        told.feed(batch)
-        read |= {a.offset for a in batch if not a.end}
-        waiting = read - {offset for offset, _ in told.told()[1]}
-        needed = told.stage.needed_offset()
-        assert not waiting or (needed is not None and needed <= min(waiting))
 
 
 def test_an_update_does_not_change_its_input() -> None:

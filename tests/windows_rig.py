@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from naive_windows import Arrival, Story
 
+from models.detector import WindowSpec
 from stream_app.config import Limits
 from stream_app.keys import Keys
-from stream_app.samples import Samples
+from stream_app.samples import Runs, Samples
+from stream_app.windows import pending, segments
 from stream_app.windows.closed import INGEST, STAGE, Closed, rounds
+from stream_app.windows.segments import lengths_of, starts_of
+from stream_app.windows.timed import TimeWindows
 
 Stories = dict[str, Story]
+IDLE = 20
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,9 @@ class Rig:
             end=column("end", bool),
         )
 
-    def feed(self, batch: Sequence[Arrival], clock: int | None = None) -> Closed:
-        samples = self.samples(batch)
+    def feed(self, batch: Sequence[Arrival], clock: int | None = None, together: bool = False) -> Closed:
+        """`together`: samples of one record in one run, as the decoder gives them."""
+        samples = in_runs(self.samples(batch)) if together else self.samples(batch)
         self.n_read += sum(not a.end for a in batch)
         clock = clock if clock is not None else max((a.clock for a in batch), default=0)
         closed = self.tell(self.stage.update(samples, clock))
@@ -130,6 +137,71 @@ class Rig:
         return {name: row for name, row in rows.items() if row["clock_us"] < 2**62}
 
 
+def sharing(items: Sequence[Arrival], shared: Sequence[bool]) -> list[Arrival]:
+    """The items, some of them in the same record as the one before, if that is of the same session."""
+    result: list[Arrival] = []
+    for item, share in zip(items, shared, strict=False):
+        before = result[-1] if result else None
+        if share and before and before.session == item.session and not item.end and not before.end:
+            item = replace(item, offset=before.offset, clock=before.clock)
+        result.append(item)
+    return result
+
+
+def in_runs(samples: Samples) -> Samples:
+    """Neighbours of one record and entity as one run."""
+    runs = samples.runs
+    starts = starts_of(runs.offset.astype(np.int64) * 1000 + runs.entity)
+    first = {f.name: getattr(runs, f.name)[starts] for f in fields(Runs)}
+    together = Runs(**first | {"length": lengths_of(starts, len(samples))})
+    return Samples(together, samples.sensor, samples.t_us, samples.value)
+
+
+def tiny_store(patch: pytest.MonkeyPatch) -> None:
+    """A store that packs, moves and looks for gaps all the time."""
+    for name, small in {"FIRST_ROWS": 4, "FIRST_CHUNKS": 2, "MANY_CHUNKS": 2, "PACKED_PER_CHUNK": 3}.items():
+        patch.setattr(pending, name, small)
+    patch.setattr(segments, "LONG", 1)
+
+
+@dataclass(frozen=True)
+class Lives:
+    """One that crashed, the one that began where it had to read again, and one that nothing disturbed."""
+
+    first: Rig
+    second: Rig
+    whole: Rig
+    resume: int
+
+
+def lives(
+    make: Callable[[], Rig], items: list[Arrival], cuts: Sequence[int], crash: int, again: Sequence[int]
+) -> Lives:
+    """Life up to a crash, then from the needed offset, with the rows as of that offset; and a life without."""
+    parts = batches(items, cuts)
+    before_crash = parts[: crash % (len(parts) + 1)]
+    first, second, whole = make(), make(), make()
+    for batch in before_crash:
+        first.feed(batch)
+    starts = np.array([batch[0].offset for batch in before_crash], np.int64)
+    needed = first.stage.needed_offset(lambda offset: int(starts[starts <= offset].max()))
+    resume = sum(map(len, before_crash)) if needed is None else needed
+    for name, row in first.rows_at(resume).items():
+        second.keys[STAGE][int(second.keys.slots([name.encode()])[0])] = row
+    for life, parts_of_life in ((whole, parts), (second, batches(items[resume:], again))):
+        for batch in parts_of_life:
+            life.feed(batch)
+        life.finish()
+    return Lives(first, second, whole, resume)
+
+
+def check_lives(told: Lives) -> None:
+    """Nothing is told twice or otherwise, and nothing is missing."""
+    absorbed = {name: max(ordinals) for name, ordinals in told.first.ordinals.items()}
+    assert told.second.told_after(absorbed) == told.whole.told_after(absorbed)
+    assert told.second.told()[1] == [o for o in told.whole.told()[1] if o[0] >= told.resume]
+
+
 def check(closed: Closed) -> None:
     """The contract of Scenes, for every call."""
     assert (np.diff(closed.touched) > 0).all()
@@ -164,3 +236,26 @@ def batches(items: Sequence[Arrival], cuts: Sequence[int]) -> list[Sequence[Arri
 
 def one_by_one(items: Sequence[Arrival]) -> list[Sequence[Arrival]]:
     return [[item] for item in items]
+
+
+# --- windows of time
+
+
+def rig(length: int = 10, stride: int = 5, lateness: int = 0, limits: Limits | None = None) -> Rig:
+    spec = WindowSpec(length_us=length, stride_us=stride)
+    return Rig(lambda bounds, keys: TimeWindows(spec, lateness, IDLE, bounds, keys), limits)
+
+
+def at(*times: int, **more: int) -> list[Record]:
+    """One record per time, of one key and sensor."""
+    return [Record(t=t, **more) for t in times]
+
+
+def windows(closed: Closed) -> list[tuple[int, int, list[int]]]:
+    """Start, end and times of the samples of each window."""
+    found = []
+    for scenes, _ in rounds(closed):
+        for i in range(len(scenes)):
+            times = scenes.t_us[scenes.first[i] : scenes.last[i]].tolist()
+            found.append((int(scenes.start_us[i]), int(scenes.end_us[i]), times))
+    return found

@@ -101,7 +101,10 @@ def cut(data: Dataset, spec: WindowSpec) -> Scenes:
     slots = keys.slots([name.encode() for name in data.entities])
     assert np.array_equal(slots, np.arange(len(slots))), "slots are given out in order"
     none, zero = np.full(n, -1, np.int64), np.zeros(n, np.int64)
-    samples = Samples(data.entity, data.sensor, data.t_us, data.value, np.arange(n), zero, none, np.zeros(n, bool))
+    samples = Samples.of_rows(
+        entity=data.entity, sensor=data.sensor, t_us=data.t_us, value=data.value, offset=np.arange(n), clock_us=zero,
+        seq=none, end=np.zeros(n, bool),
+    )  # fmt: skip
     windows = TimeWindows(spec, _FOREVER_US, _FOREVER_US, Limits(pending_samples=n + 1, entities=len(slots) + 1), keys)
     windows.update(samples, 0)
     return windows.finish().scenes

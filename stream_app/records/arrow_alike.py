@@ -24,7 +24,7 @@ from stream_app.records.refusals import Refused
 from stream_app.records.rows import Columns
 
 _TYPES = {"t_us": pa.int64(), "value": pa.float64(), "sensor": pa.dictionary(pa.int32(), pa.string())}
-_DTYPES = {"t_us": np.dtype("<i8"), "value": np.dtype("<f8"), "sensor": np.dtype("<i4")}
+_DTYPES: dict[str, Any] = {"t_us": np.dtype("<i8"), "value": np.dtype("<f8"), "sensor": np.dtype("<i4")}
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ class Rows:
     value: F64  # [n]
     seq: I64  # [r] of the first
     end: Bool  # [r]
-    largest: F64 | None = None  # [n] of the type that the record gives; infinite, or no column, where any number will do
+    largest: F64 | None = (
+        None  # [n] of the type that the record gives; infinite, or no column, where any number will do
+    )
 
     def __len__(self) -> int:
         return len(self.t_us)
@@ -108,10 +110,7 @@ def rows_of_parts(parts: Parts) -> Rows:
         return np.repeat(column, count) if several and len(column) == len(count) else column
 
     t_us = micros(parts.t_us)
-    if parts.step_us is not None and several:
-        t_us = _times(t_us, parts.step_us, count)
-    else:
-        t_us = spread(t_us)
+    t_us = _times(t_us, parts.step_us, count) if parts.step_us is not None and several else spread(t_us)
     return Rows(
         record=np.arange(len(count)) if parts.record is None else parts.record,
         count=count,
@@ -133,7 +132,7 @@ def _times(first_us: I64, step_us: F64, count: I64) -> I64:
         times += np.repeat(first_us - before * int(step), count)
         return times
     position = np.arange(total) - np.repeat(before, count)
-    return np.repeat(first_us, count) + micros(position * np.repeat(step_us, count))
+    return np.repeat(first_us, count) + micros(np.multiply(position, np.repeat(step_us, count), dtype=np.float64))
 
 
 def rows_of_columns(records: Sequence[int], columns: Columns) -> Rows:

@@ -8,7 +8,6 @@ only if somebody wants it by entity. What is looked at row by row is whether tim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -139,7 +138,7 @@ def arrivals(samples: Samples) -> Arrivals:
     )
 
 
-def without(samples: Samples, gone: Sequence[int]) -> Samples:
+def without(samples: Samples, gone: I64) -> Samples:
     """The samples but for some runs of one."""
     if not len(gone):
         return samples
