@@ -164,6 +164,22 @@ class Registry(Section):
     max_bytes: int = Field(default=256 << 20, gt=0)  # of one bundle; those of tests and demo take 1 to 20 MB
 
 
+class Gates(Section):
+    """What a candidate must show on held-out data before it may go live; null leaves a check out."""
+
+    held_out: float = Field(default=0.2, gt=0, lt=0.9)  # share of the range, its end: what the bundle will meet is newest
+    windows: int | None = 200  # held out; of fewer nobody can say how often they alarm
+    alarm_ratio: float | None = 2.0  # false episodes seen over promised: what the tail keeps on eighteen streams
+    time_in_alarm: float | None = 0.05  # an alarm that never closes is one episode too
+    agreement: float | None = 0.95  # of the windows that the live bundle calls normal
+    episodes_lost: int | None = 0  # labelled ones that the live bundle finds
+    golden: float | None = 1e-5  # relative; what a worker asks when it opens the bundle
+    clusters: int | None = 1  # known behaviours; with none, everything is noise
+    noise: float | None = 0.9  # share of the windows that belong to none
+    placement: float | None = 0.95  # share that lands where the fit put it
+    latency: Duration | None = 50_000  # per window and batch of one entity: a worker with 20 such windows/s is busy
+
+
 class Config(Section):
     """Everything about one detector. `sources` alone has no default."""
 
@@ -178,6 +194,7 @@ class Config(Section):
     topics: Topics = Topics()
     limits: Limits = Limits()
     training: Recipe = Recipe()
+    gates: Gates = Gates()
     worker: Worker = Worker()
     registry: Registry = Registry()
 

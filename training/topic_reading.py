@@ -1,80 +1,125 @@
-"""Training data from a topic: the records stage of the worker over everything that the topic holds now.
+"""Training data from topics: the worker's own records stage and, where windows are known, its windows stage.
 
-In: a topic. Out: samples with names, as a file's. Remembers: nothing.
+In: offset ranges of topics. Out: samples with names, as a file's. Remembers: nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from aiokafka import TopicPartition
 
+from models.detector import Detector
 from models.scenes import I32
+from stream_app.cli.output import progress
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError
 from stream_app.files.reader import Rows
 from stream_app.keys import Keys
-from stream_app.live.topic_batches import batches, consumer_of, partitions_of
+from stream_app.live.topic_batches import Bounds, batches_between, bounds, consumer_of, partitions_of
 from stream_app.records.decoder import Decoder, DecoderSettings
 from stream_app.records.names import FIRST_TOKEN
-from stream_app.samples import Decoded, RawBatch, Samples
-from training.reading import Named, joined
+from stream_app.samples import RawBatch, Samples
+from stream_app.windows import timed as windows
+from stream_app.windows.closed import INGEST, STAGE
+from training.accepted import Accepted
+from training.reading import MAX_SAMPLES, Named, joined
 
-_NO_STATE = {"training": np.zeros(1, [("nothing", np.int8)])}
+
+@dataclass(frozen=True)
+class TopicRead:
+    """What to read. `like`: the detector whose windows decide what is late; None: everything that can be decoded."""
+
+    bounds: Bounds
+    like: Detector | None = None
 
 
 def read_topic(topic: str, config: Config) -> tuple[Named, list[str]]:
     """The samples of a topic until its present end. Raises BrokerUnreachable, ConfigurationError."""
-    return asyncio.run(_read(topic, config))
+
+    async def everything() -> Bounds:
+        async with consumer_of(config) as consumer:
+            return await bounds(consumer, partitions_of(config, topic))
+
+    return read_topics(TopicRead(asyncio.run(everything())), config)
 
 
-async def _read(topic: str, config: Config) -> tuple[Named, list[str]]:
-    gathered: dict[int, _Partition] = {}
-    async with consumer_of(config) as consumer:
-        async for batch in batches(consumer, partitions_of(config, topic)):
-            gathered.setdefault(batch.partition, _Partition(topic, config)).add(batch)
+def read_topics(wanted: TopicRead, config: Config) -> tuple[Named, list[str]]:
+    """The samples of ranges of topics. Raises BrokerUnreachable, ConfigurationError."""
+    return asyncio.run(_read(wanted, config))
+
+
+async def _read(wanted: TopicRead, config: Config) -> tuple[Named, list[str]]:
+    gathered: dict[TopicPartition, _Partition] = {}
+    total = sum(end - begin for begin, end in wanted.bounds.values())
+    n, records = 0, 0
+    with progress("reading", total) as tell:
+        async with consumer_of(config) as consumer:
+            async for batch in batches_between(consumer, wanted.bounds):
+                tp = TopicPartition(batch.topic, batch.partition)
+                n += gathered.setdefault(tp, _Partition(tp.topic, config, wanted.like)).add(batch)
+                if n > MAX_SAMPLES:
+                    raise ConfigurationError(f"more than {MAX_SAMPLES:,} samples; take a part, by --from and --to")
+                tell(records := records + len(batch))
     kinds = {kind for partition in gathered.values() for kind in partition.kinds}
     if len(kinds) > 1:
-        raise ConfigurationError(f"{topic} holds sensors' samples and tokens; a detector is trained on one of them")
+        names = ", ".join(sorted({tp.topic for tp in wanted.bounds}))
+        raise ConfigurationError(f"{names} holds sensors' samples and tokens; a detector is trained on one of them")
     return _merged(list(gathered.values()), (kinds or {"sensors"}).pop())
 
 
 class _Partition:
-    """What one partition gave, with its own numbers for entities, sensors and tokens."""
+    """What one partition gave, with its own numbers for sessions, sensors and tokens."""
 
-    def __init__(self, topic: str, config: Config) -> None:
-        self._keys = Keys(_NO_STATE)
+    def __init__(self, topic: str, config: Config, like: Detector | None) -> None:
+        self._keys = Keys({STAGE: INGEST})
         source = next((source for source in config.sources if source.topic == topic), None)
         settings = DecoderSettings(default_entity=source.default_entity if source else None, limits=config.limits)
         self.decoder = Decoder(settings, self._keys)
-        self.samples: list[Samples] = []
+        self._windows = windows.of(config, like, self._keys) if like else None
+        self._accepted = Accepted(like.windows.counted if like else False, self._keys.name)
+        self.rows: list[Rows] = []
+        self.sessions = self._accepted.sessions  # the entity of each; a tombstone begins another
         self.refused: Counter[str] = Counter()
-        self.sessions: list[str] = []  # the entity of each session; a tombstone begins another
 
-    def add(self, batch: RawBatch) -> None:
-        decoded: Decoded = self.decoder.decode(batch)
-        self.samples.append(decoded.samples)
-        slots = int(decoded.samples.runs.entity.max(initial=-1)) + 1
-        self.sessions += [self._keys.name(slot) for slot in range(len(self.sessions), slots)]
+    def add(self, batch: RawBatch) -> int:
+        """Takes the next records; gives how many samples they came to."""
+        decoded = self.decoder.decode(batch)
         for letter in decoded.dead_letters:
             self.refused[letter.reason] += letter.n_samples
+        if self._windows is None:
+            new = [self._as_they_came(decoded.samples)]
+        else:
+            closed = self._windows.update(decoded.samples, self.decoder.clock_us)
+            self.refused["late"] += len(closed.late)
+            self.refused["duplicate"] += len(closed.duplicate)
+            new = self._accepted.take(closed)
+        self.rows += new
+        return sum(map(len, new))
+
+    def _as_they_came(self, s: Samples) -> Rows:
+        slots = int(s.entity.max(initial=-1)) + 1
+        self.sessions += [self._keys.name(slot) for slot in range(len(self.sessions), slots)]
+        keep = np.flatnonzero(~s.end)
+        return Rows(s.entity[keep], s.sensor[keep], s.t_us[keep], s.value[keep], s.offset[keep])
 
     @property
     def kinds(self) -> set[str]:
         return ({"sensors"} if self.decoder.sensors else set()) | ({"tokens"} if self.decoder.vocabulary else set())
 
-    def rows(self, kind: str, lists: _Lists) -> Iterator[Rows]:
+    def numbered(self, kind: str, lists: _Lists) -> Iterator[Rows]:
         """Its samples, numbered as in the lists that all partitions share."""
         entity_of = lists.entities.add(self.sessions)
         words = sorted(self.decoder.vocabulary.items(), key=lambda item: item[1])
         token_of, sensor_of = lists.tokens.add([w for w, _ in words]), lists.sensors.add(list(self.decoder.sensors))
-        for s in self.samples:
-            keep = np.flatnonzero(~s.end)
-            value = token_of[s.value[keep].astype(np.int64) - FIRST_TOKEN] if kind == "tokens" else s.value[keep]
-            sensor = np.zeros(len(keep), np.int32) if kind == "tokens" else sensor_of[s.sensor[keep]]
-            yield Rows(entity_of[s.entity[keep]], sensor, s.t_us[keep], np.asarray(value, np.float64), s.offset[keep])
+        for r in self.rows:
+            value = token_of[r.value.astype(np.int64) - FIRST_TOKEN] if kind == "tokens" else r.value
+            sensor = np.zeros(len(r), np.int32) if kind == "tokens" else sensor_of[r.sensor]
+            yield Rows(entity_of[r.entity], sensor, r.t_us, np.asarray(value, np.float64), r.row)
 
 
 class _List:
@@ -85,7 +130,7 @@ class _List:
         self._place: dict[str, int] = {}
         self._distinct = distinct
 
-    def add(self, names: list[str]) -> I32:
+    def add(self, names: Sequence[str]) -> I32:
         """The place of each name."""
         return np.array([self._one(name) for name in names], np.int32)
 
@@ -109,7 +154,7 @@ class _Lists:
 
 def _merged(partitions: list[_Partition], kind: str) -> tuple[Named, list[str]]:
     lists = _Lists(kind)
-    rows = joined([rows for partition in partitions for rows in partition.rows(kind, lists)])
+    rows = joined([rows for partition in partitions for rows in partition.numbered(kind, lists)])
     refused: Counter[str] = sum((partition.refused for partition in partitions), Counter())
-    notes = [f"{n:,} samples left out: {reason}" for reason, n in sorted(refused.items())]
+    notes = [f"{n:,} samples left out: {reason}" for reason, n in sorted(refused.items()) if n]
     return Named(kind, lists.entities.names, lists.sensors.names, lists.tokens.names, rows), notes

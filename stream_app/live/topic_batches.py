@@ -1,4 +1,4 @@
-"""A topic read from its beginning to the end that it has now, partition by partition, without a group.
+"""Topics read from an offset to another, or to the end that they have now, without a group.
 
 In: a topic. Out: `RawBatch`es, each partition's in order. Remembers: nothing; nothing is committed.
 """
@@ -6,7 +6,7 @@ In: a topic. Out: `RawBatch`es, each partition's in order. Remembers: nothing; n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ from stream_app.live.security import client_settings, security_settings
 from stream_app.live.topics import partition_counts
 from stream_app.samples import RawBatch
 
+Bounds = Mapping[TopicPartition, tuple[int, int]]  # half-open ranges of offsets
+Ends = Mapping[TopicPartition, int]
 MAX_RECORDS = 20_000
 _POLL_MS = 500
 
@@ -54,17 +56,48 @@ def partitions_of(config: Config, topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, p) for p in range(found[topic])]
 
 
+async def bounds(
+    consumer: AIOKafkaConsumer,
+    tps: Sequence[TopicPartition],
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+) -> Bounds:
+    """Of each partition the half-open range of offsets that Kafka's timestamps [start_ms, end_ms) select, of those that
+    are there now. None: from the first, to the end of now."""
+    first, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+    begin = {tp: max(first[tp], at) for tp, at in (await _offsets_at(consumer, tps, start_ms, first, ends)).items()}
+    stop = await _offsets_at(consumer, tps, end_ms, ends, ends)
+    return {tp: (begin[tp], max(begin[tp], stop[tp])) for tp in tps}
+
+
+async def _offsets_at(
+    consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition], time_ms: int | None, unasked: Ends, beyond: Ends
+) -> Ends:
+    """The first record of each partition stamped at or after a time."""
+    if time_ms is None:
+        return unasked
+    found = await consumer.offsets_for_times(dict.fromkeys(tps, time_ms))
+    return {tp: beyond[tp] if found[tp] is None else int(found[tp].offset) for tp in tps}
+
+
 async def batches(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> AsyncIterator[RawBatch]:
     """From the first offset that is there to the end offsets of now."""
-    consumer.assign(tps)
-    await consumer.seek_to_beginning(*tps)
-    ends = await consumer.end_offsets(tps)
-    left = {tp for tp in tps if await consumer.position(tp) < ends[tp]}
+    async for batch in batches_between(consumer, await bounds(consumer, tps)):
+        yield batch
+
+
+async def batches_between(consumer: AIOKafkaConsumer, wanted: Bounds) -> AsyncIterator[RawBatch]:
+    """The records of ranges of offsets, each partition's in order. What retention has taken meanwhile is not there."""
+    wanted = {tp: (begin, end) for tp, (begin, end) in wanted.items() if begin < end}
+    consumer.assign(list(wanted))
+    for tp, (begin, _) in wanted.items():
+        consumer.seek(tp, begin)
+    left = set(wanted)
     while left:
         found = await consumer.getmany(*left, timeout_ms=_POLL_MS)
         for tp, records in found.items():
-            yield raw_batch(tp, [record for record in records if record.offset < ends[tp]])
-        left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
+            yield raw_batch(tp, [record for record in records if record.offset < wanted[tp][1]])
+        left = {tp for tp in left if await consumer.position(tp) < wanted[tp][1]}
 
 
 async def n_records(config: Config, topic: str) -> int:
