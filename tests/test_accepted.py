@@ -35,7 +35,16 @@ def taken(columns: np.ndarray, cuts: list[int], spec: WindowSpec) -> list[Row]:
         place, none = np.arange(a, b), np.full(b - a, -1, np.int64)
         value = np.where(end == 1, np.nan, place)
         stamps = np.zeros(b - a, np.int64)
-        batch = Samples(slots[entity], np.zeros(b - a, np.int32), t_us, value, place, stamps, none, end == 1)
+        batch = Samples.of_rows(
+            entity=slots[entity],
+            sensor=np.zeros(b - a, np.int32),
+            t_us=t_us,
+            value=value,
+            offset=place,
+            clock_us=stamps,
+            seq=none,
+            end=end == 1,
+        )
         for part in accepted.take(stage.update(batch, 0)):
             names = [f"{accepted.sessions[e]}{e if spec.counted else ''}" for e in part.entity]
             rows += zip(names, part.t_us.tolist(), part.value.tolist(), strict=True)

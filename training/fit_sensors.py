@@ -107,7 +107,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
         _lineage(data),
     )
     report = _report(parts, trained.report, placed, scores) | {"seconds": time.monotonic() - began, "risk": risk}
-    report |= {"windows": len(scenes), "left_out": left_out}
+    report |= {"n_windows": len(scenes), "left_out": left_out}
     return Trained(bundle, seen.notes, report)
 
 

@@ -130,7 +130,7 @@ def fit(data: Dataset, how: TokenTraining) -> Trained:
         risk=how.risk or default_risk(sessions, how.windows),
     )
     report = token_report(sessions, detector, [fold.curve for fold in folds], scores, placed)
-    report |= {"windows": len(scores), "left_out": left_out}
+    report |= {"n_windows": len(scores), "left_out": left_out}
     return Trained(_bundle(detector, _golden(ready, how, rng), how), tuple(report["choices"]), report)
 
 

@@ -123,11 +123,16 @@ def _samples(data: Dataset, detector: Detector, slots: I32) -> Iterator[Samples]
     for at in range(0, len(rows), BATCH):
         part = rows[at : at + BATCH]
         n = len(part)
-        place, none = np.arange(at, at + n), np.full(n, -1, np.int64)
-        yield Samples(
-            slots[data.entity[part]], sensor[part], data.t_us[part], value[part], place, data.t_us[part], none,
-            np.zeros(n, bool),
-        )  # fmt: skip
+        yield Samples.of_rows(
+            entity=slots[data.entity[part]],
+            sensor=sensor[part],
+            t_us=data.t_us[part],
+            value=value[part],
+            offset=np.arange(at, at + n),
+            clock_us=data.t_us[part],
+            seq=np.full(n, -1, np.int64),
+            end=np.zeros(n, bool),
+        )
 
 
 def _said(results: Sequence[Result], slots: I32, detector: Detector, trial: Trial, seconds: float) -> Said:
