@@ -167,7 +167,7 @@ class Registry(Section):
 class Gates(Section):
     """What a candidate must show on held-out data before it may go live; null leaves a check out."""
 
-    held_out: float = Field(default=0.2, gt=0, lt=0.9)  # share of the range, its end: what the bundle will meet is newest
+    held_out: float = Field(default=0.2, gt=0, lt=0.9)  # share of the range: its end, what is newest
     windows: int | None = 200  # held out; of fewer nobody can say how often they alarm
     alarm_ratio: float | None = 2.0  # false episodes seen over promised: what the tail keeps on eighteen streams
     time_in_alarm: float | None = 0.05  # an alarm that never closes is one episode too

@@ -7,7 +7,7 @@ A message that can't be read, or that is another detector's, says nothing here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from models.scenes import I32, I64
 ALERT, PAUSE, CALENDAR, LABEL = "alert", "pause", "calendar", "label"
 REASONS = (LABEL, CALENDAR, PAUSE, ALERT)  # where several hold: what a person said comes first
 FOREVER_US = np.iinfo(np.int64).max
+Drifted = dict[tuple[str, str], int]
 ANOMALOUS = frozenset({"anomalous", "anomaly"})
 NORMAL = "normal"
 _OPENS = {"pause_learning": PAUSE, "open_calendar": CALENDAR}
@@ -43,16 +44,34 @@ class Message:
     t_us: int
 
 
-def alerts(messages: Iterable[Message], detector: str) -> list[Interval]:
-    """Of each alert the time from its first to its last anomalous window; of one that was retracted nothing."""
+def drifts(messages: Iterable[Message], detector: str) -> Drifted:
+    """When each bundle was first found to drift: by entity (empty: all of them) and digest."""
+    found: Drifted = {}
+    for _, body in _read(messages, detector):
+        at_us = _moment(body.get("at"))
+        if at_us is not None:
+            key = (str(body.get("entity")), str(body.get("bundle")))
+            found[key] = min(at_us, found.get(key, at_us))
+    return found
+
+
+def alerts(
+    messages: Iterable[Message], detector: str, stride_us: int | None = None, drifted: Drifted | None = None
+) -> list[Interval]:
+    """Of each alert the time in which it was found: from the end of its first anomalous window, less what was new in
+    that window (`stride_us`; None: the whole window), to the end of its last. Of one that was retracted nothing, nor
+    of one that a bundle raised after it was found to drift: then it can't tell an anomaly from what is normal now.
+    """
     last: dict[str, Interval] = {}
     for _, body in _read(messages, detector):
-        identity = str(body.get("alert_id"))
-        found = _interval(body, "data_start_time", "data_end_time", ALERT)
-        if body.get("status") == "retracted":
-            last.pop(identity, None)
-        elif found is not None:
-            last[identity] = found
+        identity, found = str(body.get("alert_id")), _interval(body, "data_start_time", "data_end_time", ALERT)
+        last.pop(identity, None)
+        if body.get("status") == "retracted" or found is None or _after_drift(body, found, drifted or {}):
+            continue
+        detected_us = _moment(body.get("detected_at"))
+        if stride_us is not None and detected_us is not None:
+            found = replace(found, start_us=max(found.start_us, detected_us - stride_us))
+        last[identity] = found
     return list(last.values())
 
 
@@ -114,6 +133,11 @@ def overlapping(
         found[why] = np.flatnonzero(hit & ~taken)
         taken |= hit
     return {why: rows for why, rows in found.items() if len(rows)}
+
+
+def _after_drift(alert: Mapping[str, Any], found: Interval, drifted: Drifted) -> bool:
+    moments = (drifted.get((entity, str(alert.get("bundle")))) for entity in ("", found.entity))
+    return any(at_us is not None and found.end_us > at_us for at_us in moments)
 
 
 def _touch(a: Interval, b: Interval) -> bool:

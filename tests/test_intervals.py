@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 
 from stream_app.alerts.alert import rfc3339
-from stream_app.intervals import FOREVER_US, Interval, Message, alerts, control, labels, overlapping, without
+from stream_app.intervals import FOREVER_US, Interval, Message, alerts, control, drifts, labels, overlapping, without
 
 S = 1_000_000
 
@@ -26,6 +26,23 @@ def alert(name: str, start: int, end: int, status: str = "closed", **more: Any) 
 def test_the_last_message_of_an_alert_gives_its_bounds() -> None:
     got = alerts([alert("a", 10, 20, "open"), alert("a", 10, 50), alert("b", 5, 6)], "pump")
     assert got == [Interval("p1", 10 * S, 50 * S, "alert"), Interval("p1", 5 * S, 6 * S, "alert")]
+
+
+def test_of_an_alert_on_overlapping_windows_the_time_that_was_new_counts() -> None:
+    #   first anomalous window [10, 70), found at its end; windows every 5 s
+    given = [alert("a", 10, 90, detected_at=rfc3339(70 * S))]
+    assert alerts(given, "pump", 5 * S) == [Interval("p1", 65 * S, 90 * S, "alert")]
+
+
+def test_alerts_of_a_bundle_that_was_found_to_drift_are_not_believed_from_then_on() -> None:
+    said = [message(0, at=rfc3339(50 * S), bundle="old"), message(0, at=rfc3339(40 * S), bundle="older", entity="")]
+    drifted = drifts(said, "pump")
+    given = [alert("a", 10, 20, bundle="old"), alert("b", 45, 60, bundle="old"), alert("c", 45, 60, bundle="new")]
+    given += [alert("d", 45, 60, bundle="older")]
+    assert alerts(given, "pump", None, drifted) == [
+        Interval("p1", 10 * S, 20 * S, "alert"),
+        Interval("p1", 45 * S, 60 * S, "alert"),
+    ]
 
 
 def test_retracted_alerts_and_those_of_other_detectors_say_nothing() -> None:

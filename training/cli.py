@@ -13,10 +13,12 @@ import typer
 from stream_app.cli.output import note, rows, say
 from stream_app.cli.root import app, run
 from stream_app.errors import UsageError
+from training import cli_refit
 from training.cli_clusters import clusters
 
 DEVICES = ("auto", "cpu", "cuda")
 app.add_typer(clusters, name="clusters")
+cli_refit.add_to(app)
 
 
 def main() -> None:

@@ -110,6 +110,17 @@ def cut(data: Dataset, spec: WindowSpec) -> Scenes:
     return windows.finish().scenes
 
 
+def varies(data: Dataset) -> bool:
+    """Whether a sensor has two values; tokens count as one that has."""
+    if data.kind == "tokens":
+        return True
+    valid = np.isfinite(data.value)
+    sensor, value = data.sensor[valid], data.value[valid]
+    first = np.full(len(data.sensors), np.nan)
+    first[sensor[::-1]] = value[::-1]
+    return bool((value != first[sensor]).any())
+
+
 def outside(scenes: Scenes, names: Sequence[str], without: Sequence[Interval]) -> tuple[Scenes, dict[str, int]]:
     """The windows that overlap none of the intervals, and how many do, by reason.
 

@@ -193,7 +193,7 @@ def _judged_rows(said: Said, trial: Trial, detector: Detector) -> Bool:
 
 def _agreement(own: Said, other: Said, judge: Bool) -> float | None:
     """Of the windows that the other calls normal; both have seen the same samples, so they have the same windows."""
-    _, mine, theirs = np.intersect1d(*map(_keys, (own, other)), assume_unique=True, return_indices=True)
+    _, mine, theirs = np.intersect1d(_keys(own), _keys(other), assume_unique=True, return_indices=True)
     normal = judge[mine] & ~other.alarm[theirs]
     return float(np.mean(~own.alarm[mine][normal])) if normal.any() else None
 

@@ -48,7 +48,8 @@ def make(data: Dataset, how: Making, lineage: dict[str, Any], say: Say) -> tuple
         bundle, report = (_tokens if data.kind == "tokens" else _sensors)(data, how, say)
     except ValueError as problem:
         raise ConfigurationError(f"nothing can be trained on these data: {problem}") from problem
-    return replace(bundle, lineage=bundle.lineage | lineage), report
+    left_out = {"n_windows": report["n_windows"], "left_out": report["left_out"]}
+    return replace(bundle, lineage=bundle.lineage | lineage | left_out), report
 
 
 def _tokens(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, Any]]:

@@ -74,7 +74,7 @@ def read(source: str, period: Period, config: Config | None) -> Reading:
     rows = named.rows if inside.all() else named.rows.take(inside)
     if not len(rows):
         raise ConfigurationError(f"{source} holds no samples to train on" + (f": {'; '.join(notes)}" if notes else ""))
-    return Reading(_dataset(named, rows), tuple(notes))
+    return Reading(dataset(named, rows), tuple(notes))
 
 
 def time_us(text: str, option: str) -> int:
@@ -122,7 +122,7 @@ def _notes(reader: Reader) -> Iterator[str]:
         yield f"columns that hold no numbers were left out: {', '.join(ignored)}"
 
 
-def _dataset(named: Named, rows: Rows) -> Dataset:
+def dataset(named: Named, rows: Rows) -> Dataset:
     """Entities, sensors and tokens sorted by name, so that a bundle does not depend on the order of a file."""
     entities, entity = _sorted(named.entities, rows.entity)
     if named.kind == "sensors":

@@ -52,7 +52,7 @@ def train(order: Order, say: Callable[[str], None] = lambda line: None) -> Made:
     """
     began = time.monotonic()
     config = load(order.config) if order.config else None
-    making = Making(order.seed, _budget_s(order.budget), order.device, config)
+    making = Making(order.seed, budget_s(order.budget), order.device, config)
     _must_be_free(order.out)
     reading = read(order.source, Period.of(order.start, order.until), config)
     for line in (summary(reading.data), *reading.notes):
@@ -86,7 +86,8 @@ def _must_open(folder: Path) -> None:
         raise CheckFailed(f"the bundle was written but does not pass its own verification: {problem}") from problem
 
 
-def _budget_s(text: str | None) -> float | None:
+def budget_s(text: str | None) -> float | None:
+    """Seconds of a time budget. Raises UsageError."""
     if text is None:
         return None
     try:

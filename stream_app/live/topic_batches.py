@@ -21,7 +21,6 @@ from stream_app.live.topics import partition_counts
 from stream_app.samples import RawBatch
 
 Bounds = Mapping[TopicPartition, tuple[int, int]]  # half-open ranges of offsets
-Ends = Mapping[TopicPartition, int]
 MAX_RECORDS = 20_000
 _POLL_MS = 500
 
@@ -56,28 +55,10 @@ def partitions_of(config: Config, topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, p) for p in range(found[topic])]
 
 
-async def bounds(
-    consumer: AIOKafkaConsumer,
-    tps: Sequence[TopicPartition],
-    start_ms: int | None = None,
-    end_ms: int | None = None,
-) -> Bounds:
-    """Of each partition the half-open range of offsets that Kafka's timestamps [start_ms, end_ms) select, of those that
-    are there now. None: from the first, to the end of now."""
+async def bounds(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> Bounds:
+    """Everything that the partitions hold now."""
     first, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
-    begin = {tp: max(first[tp], at) for tp, at in (await _offsets_at(consumer, tps, start_ms, first, ends)).items()}
-    stop = await _offsets_at(consumer, tps, end_ms, ends, ends)
-    return {tp: (begin[tp], max(begin[tp], stop[tp])) for tp in tps}
-
-
-async def _offsets_at(
-    consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition], time_ms: int | None, unasked: Ends, beyond: Ends
-) -> Ends:
-    """The first record of each partition stamped at or after a time."""
-    if time_ms is None:
-        return unasked
-    found = await consumer.offsets_for_times(dict.fromkeys(tps, time_ms))
-    return {tp: beyond[tp] if found[tp] is None else int(found[tp].offset) for tp in tps}
+    return {tp: (first[tp], ends[tp]) for tp in tps}
 
 
 async def batches(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> AsyncIterator[RawBatch]:
