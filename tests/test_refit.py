@@ -133,10 +133,7 @@ def test_constant_data_are_refused_and_nothing_is_published(place: Place) -> Non
     with pytest.raises(CheckFailed, match="the live bundle stays") as refused:
         place.refit()
     assert refused.value.exit_code == 5
-    checks = {
-        check["name"]: check["passed"] for check in json.loads((place.folder / "work/gate.json").read_text())["checks"]
-    }
-    assert not checks["variance"] or not checks["clusters"]
+    assert "no sensor ever changes" in str(refused.value)
     assert not (place.folder / "work/version.json").exists()
 
 
