@@ -61,6 +61,7 @@ class Place:
             "sources": [{"topic": f"{self.name}-samples"}],
             "windows": {"lateness": "2s"},
             "alarms": {"risk": 1e-3},
+            "training": {"steps": 20},
             "model": str(self.folder / "live"),
             "topics": {topic: f"{self.name}-{topic}" for topic in named},
             "registry": {"allow_unsigned": True, "cache": str(self.folder / "cache")},

@@ -27,21 +27,7 @@ from stream_app.errors import TailraceError, UsageError
 EXIT_CODES = "Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 broker unreachable, 5 check or gate failed"
 
 # As they are met: a first look, running, training, looking into files, the rest.
-ORDER = [
-    "demo",
-    "broker",
-    "topics",
-    "train",
-    "worker",
-    "produce",
-    "alerts",
-    "status",
-    "refit",
-    "models",
-    "detect",
-    "tail",
-    "replay",
-]
+ORDER = ("demo", "broker", "topics", "train", "worker", "produce", "alerts", "status", "refit", "models", "detect")
 
 
 class InOrder(TyperGroup):
