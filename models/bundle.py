@@ -34,6 +34,12 @@ FILE_BYTES_MAX = 1 << 30
 GOLDEN_TOLERANCE = 1e-5  # relative to the score, and absolute below 1
 TAIL = "tail/"  # prefix of the arrays in `Bundle.tail`
 
+_FORM = {"settings": dict, "tail": dict, "lineage": dict, "arrays": dict, "files": dict}
+_GOLDEN_DTYPES = {"entity": "int32", "ended": "bool", "sensor": "int32", "value": "float64"}  # int64 otherwise
+# What code meets that computes with settings and arrays which nobody would have written.
+_WRONG_NUMBERS = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)
+_WRONG_NUMBERS += (ValueError,)
+
 Arrays = dict[str, NDArray[Any]]
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
 
@@ -103,10 +109,11 @@ def read(folder: Path, digest: str | None = None) -> Bundle:
     if digest is not None and manifest["digest"] != digest:
         raise BundleProblem(f"{folder} holds {manifest['digest']}, not {digest}", "digest")
     arrays, golden = (_unpacked(folder, name, manifest) for name in (ARRAYS, GOLDEN))
-    declared = {name: (tuple(shape), kind) for name, (shape, kind) in manifest["arrays"].items()}
-    check_layout(arrays, declared)
+    check_layout(arrays, _declared(manifest))
     _check_finite(arrays)
     scores = golden.pop("scores", np.empty(0))
+    if scores.ndim != 1 or scores.dtype != np.float64:
+        raise BundleProblem(f"{GOLDEN} holds scores as {scores.dtype}{list(scores.shape)}")
     tail = dict(manifest["tail"]) | {n.removeprefix(TAIL): a for n, a in arrays.items() if n.startswith(TAIL)}
     own = {name: array for name, array in arrays.items() if not name.startswith(TAIL)}
     parts = (manifest["settings"], own, Golden(_scenes(golden), scores), tail, manifest["lineage"], manifest["digest"])
@@ -120,8 +127,11 @@ def open_detector(folder: Path, digest: str | None = None) -> Detector:
     try:
         check_layout(bundle.arrays, module.layout(bundle.settings))
         detector: Detector = module.open_bundle(bundle)
+        _check_sensors(bundle.golden.scenes, len(detector.sensors))
         golden = golden_of(detector, bundle.golden.scenes)
-    except (KeyError, TypeError, IndexError, ValueError) as problem:
+    except BundleProblem:
+        raise
+    except _WRONG_NUMBERS as problem:
         raise BundleProblem(f"{folder / MANIFEST} does not describe a detector of {bundle.kind}: {problem!r}") from None
     _check_golden(golden.scores, bundle.golden.scores)
     return detector
@@ -153,6 +163,11 @@ def _check_finite(arrays: Arrays) -> None:
             )
 
 
+def _check_sensors(scenes: Scenes, count: int) -> None:
+    if len(scenes.sensor) and not 0 <= int(scenes.sensor.min()) <= int(scenes.sensor.max()) < count:
+        raise BundleProblem(f"{GOLDEN} holds samples of sensors that the detector's {count} are not")
+
+
 def _check_golden(got: F64, stored: F64) -> None:
     if got.shape != stored.shape or not np.isfinite(stored).all():
         raise BundleProblem(f"{len(got)} golden windows where {len(stored)} finite scores are stored", "golden")
@@ -167,18 +182,38 @@ def _check_golden(got: F64, stored: F64) -> None:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    data = _bytes(folder / MANIFEST, MANIFEST_BYTES_MAX)
+    path = folder / MANIFEST
+    data = _bytes(path, MANIFEST_BYTES_MAX)
     try:
-        manifest = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as problem:
-        raise BundleProblem(f"{folder / MANIFEST} is not JSON: {problem}") from None
-    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
-        raise BundleProblem(f"{folder / MANIFEST} is not a bundle of schema version {SCHEMA_VERSION}", "schema")
-    if manifest.get("kind") not in KINDS:
-        raise BundleProblem(f"{folder / MANIFEST} is of kind {manifest.get('kind')!r}; known are {', '.join(KINDS)}")
-    if manifest.get("digest") != _digest({name: value for name, value in manifest.items() if name != "digest"}):
-        raise BundleProblem(f"{folder / MANIFEST} was changed after it was written: its digest is another", "digest")
+        manifest = json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_unique)
+        if not isinstance(manifest, dict):
+            raise ValueError("it is something else")
+        digest = _digest({name: value for name, value in manifest.items() if name != "digest"})
+    except (ValueError, RecursionError) as problem:  # 1e999 is read, but can't be written
+        raise BundleProblem(f"{path} is not a JSON object: {problem}") from None
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise BundleProblem(f"{path} is not a bundle of schema version {SCHEMA_VERSION}", "schema")
+    if manifest.get("kind") not in list(KINDS):
+        raise BundleProblem(f"{path} is of kind {manifest.get('kind')!r:.80}; known are {', '.join(KINDS)}")
+    if manifest.get("digest") != digest:
+        raise BundleProblem(f"{path} was changed after it was written: its digest is another", "digest")
+    if wrong := [name for name, form in _FORM.items() if not isinstance(manifest.get(name), form)]:
+        raise BundleProblem(f"{path} has no {', '.join(wrong)}")
     return manifest
+
+
+def _declared(manifest: dict[str, Any]) -> Layout:
+    try:
+        return {name: (tuple(map(int, shape)), str(kind)) for name, (shape, kind) in manifest["arrays"].items()}
+    except (TypeError, ValueError) as problem:
+        raise BundleProblem(f"{MANIFEST} does not say of what shape and type its arrays are: {problem}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
 
 
 def _no_constant(text: str) -> None:
@@ -210,13 +245,15 @@ def _unpacked(folder: Path, name: str, manifest: dict[str, Any]) -> Arrays:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    declared = manifest["files"].get(name, {})
-    data = _bytes(folder / name, min(FILE_BYTES_MAX, int(declared.get("bytes", 0))))
+    declared = manifest["files"].get(name)
+    if not isinstance(declared, dict) or type(declared.get("bytes")) is not int:
+        raise BundleProblem(f"{folder / MANIFEST} does not say how long {name} is")
+    data = _bytes(folder / name, min(FILE_BYTES_MAX, declared["bytes"]))
     if hashlib.sha256(data).hexdigest() != declared.get("sha256"):
         raise BundleProblem(f"{folder / name} is not the file that the manifest names: its digest is another", "digest")
     try:
         return dict(load(data))
-    except (SafetensorError, ValueError, KeyError) as problem:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as problem:
         raise BundleProblem(f"{folder / name} is not a safetensors file: {problem}") from None
 
 
@@ -225,6 +262,9 @@ def _scenes(columns: Arrays) -> Scenes:
     names = [f.name for f in dataclasses.fields(Scenes)]
     if sorted(columns) != sorted(names):
         raise BundleProblem(f"{GOLDEN} holds {sorted(columns)} where {sorted(names)} were expected")
+    for column, array in columns.items():
+        if array.ndim != 1 or str(array.dtype) != _GOLDEN_DTYPES.get(column, "int64"):
+            raise BundleProblem(f"{GOLDEN} holds {column} as {array.dtype}{list(array.shape)}")
     scenes = Scenes(**columns)
     rows, windows = len(scenes.t_us), len(scenes.entity)
     lengths = {len(columns[n]) == (rows if n in ("sensor", "t_us", "value") else windows) for n in names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from models.bundle import write
 from stream_app.config import Config, parse
 from stream_app.model_store import signing
 from stream_app.model_store.pointers import Gate, Pointer, Transition, with_fields
+from stream_app.model_store.storage import store
 from tests.sensor_worlds import trained
 
 T = TypeVar("T")
@@ -29,7 +31,7 @@ def bundle(folder: Path, n: int = 0) -> Path:
     """A bundle that opens, unlike any of another number; made once per folder."""
     path = folder / f"bundle-{n}"
     if not path.is_dir():
-        write(path, dataclasses.replace(trained("single").bundle, lineage={"n": n}))
+        write(path, dataclasses.replace(trained("aligned").bundle, lineage={"n": n}))
     return path
 
 
@@ -58,3 +60,18 @@ def pointer(version: int = 1, **changes: Any) -> Pointer:
         history=(Transition("candidate", 0),),
     )
     return with_fields(first, **changes)
+
+
+def in_memory(folder: Path, name: str, **registry: Any) -> Config:
+    """A configuration whose bundles lie in this process's memory, so that no broker is asked."""
+    return configuration("127.0.0.1:1", name, folder, store=f"memory://{name}", **registry)
+
+
+def stored(config: Config, files: dict[str, bytes], **changes: Any) -> Pointer:
+    """Puts files where the configuration keeps bundles, and gives the signed pointer that a publisher would write."""
+    digest = changes.pop("digest", None) or "sha256:" + hashlib.sha256(b"".join(files.values())).hexdigest()
+    location = finished(store(config, "pump", digest, files))
+    size = sum(map(len, files.values()))
+    made = pointer(1, **{"digest": digest, "location": location, "bytes": size, **changes})
+    assert config.registry.signing_key is not None
+    return signing.signed(made, signing.private_key(config.registry.signing_key))

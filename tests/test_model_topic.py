@@ -133,6 +133,7 @@ BAD_POINTERS = {
     "a number too large": encode(pointer()).replace(b'"version":1', b'"version":' + b"9" * 30),
     "a number with thousands of digits": encode(pointer()).replace(b'"version":1', b'"version":' + b"9" * 9_999),
     "a negative size": encode(pointer(bytes=-1)),
+    "a number beyond all": encode(pointer()).replace(b'"kind":"sensors"', b'"kind":1e999'),
     "no number": encode(pointer()).replace(b'"bytes":1000', b'"bytes":NaN'),
     "an unknown field": encode(pointer()).replace(b'"v":1', b'"v":1,"execute":"rm"'),
     "a missing field": encode(pointer()).replace(b'"bytes":1000,', b""),

@@ -48,6 +48,7 @@ class Metrics:
         self.threshold = Gauge("threshold", "Median over the windows scored last", registry=r)
         self.model = Gauge("model_version_info", "1, labelled with the bundle in use", ["digest"], registry=r)
         self.model_age = Gauge("model_age_seconds", "Since the bundle was taken into use", registry=r)
+        self.models_refused = Counter("tailrace_models_refused", "Bundles refused, by reason", ["reason"], registry=r)
         self.held = Gauge("partitions_held", "Partitions this worker reads", registry=r)
 
     def note(self, before: Accounting, after: Accounting, records: RawBatch, result: Result) -> None:
