@@ -37,8 +37,8 @@ TAIL = "tail/"  # prefix of the arrays in `Bundle.tail`
 _FORM = {"settings": dict, "tail": dict, "lineage": dict, "arrays": dict, "files": dict}
 _GOLDEN_DTYPES = {"entity": "int32", "ended": "bool", "sensor": "int32", "value": "float64"}  # int64 otherwise
 # What code meets that computes with settings and arrays which nobody would have written.
-_WRONG_NUMBERS = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)
-_WRONG_NUMBERS += (ValueError,)
+_WRONG_NUMBERS: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, AttributeError, LookupError)
+_WRONG_NUMBERS += (MemoryError, RuntimeError, TypeError, ValueError)
 
 Arrays = dict[str, NDArray[Any]]
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
