@@ -45,7 +45,7 @@ class Recipe(BaseModel):
     smoothing: bool = True  # of each part, over a fraction of its patch
     steps: int | None = Field(default=None, ge=1, le=1_000_000)  # of each network; None: by the number of frames
     width: int = Field(default=32, ge=4, le=512, multiple_of=2)  # of the fusion network, shared by all rates
-    encoder_width: int = Field(default=24, ge=4, le=512)  # of its encoders
+    encoder_width: int = Field(default=16, ge=4, le=512)  # of its encoders
     losses: Losses = Losses()
 
     @property

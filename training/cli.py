@@ -40,12 +40,18 @@ def train(
     device: Annotated[str, typer.Option(help=", ".join(DEVICES))] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
-    """Looks at the data, fits a detector to it, and writes the bundle."""
+    """Looks at the data, fits a detector to it, and writes the bundle.
+
+    What it is made of can be set in the section `training` of --config. On several processors or machines:
+    torchrun --nproc-per-node 2 --no-python tailrace train ...
+    """
     from training.train import Order, train
 
     if device not in DEVICES:
         raise UsageError(f"--device is one of {', '.join(DEVICES)}, not {device}")
     made = train(Order(source, out, config, start, until, seed, budget, device), note)
+    if not made.facts:  # one of torchrun's processes, but the first
+        return
     if as_json:
         rows([], made.facts, as_json=True)
     else:

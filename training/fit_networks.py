@@ -23,7 +23,8 @@ from training.frames import Frames
 
 LEARNED = 0.85  # of the frames teach the networks, the rest says how much worse they are on new ones
 STEPS, STEPS_FEW, FEW = 250, 150, 1_000  # of training; fewer where there are fewer than FEW frames
-FUSION_STEPS = 400  # in three phases
+SILENCE = 20  # frames without a sample that do not end a run: the least for which values stand
+FUSION_STEPS = 300  # in three phases; twice as many changed little
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _runs(source: F32, frames: Frames) -> list[F32]:
     """Contiguous frames, each run with the context before it: how an entity begins is learned as well."""
     learned = _learned(frames)
     at, entity = frames.at[learned], frames.entity[learned]
-    breaks = np.flatnonzero((np.diff(at) != 1) | (np.diff(entity) != 0)) + 1
+    breaks = np.flatnonzero((np.diff(at) > SILENCE) | (np.diff(entity) != 0)) + 1
     pieces = np.split(at, breaks)
     # a break within an entity is a silence, after which its values stand: the frames before it are context
     return [source[max(0, piece[0] - MEMORY) : piece[-1] + 1] for piece in pieces if len(piece)]

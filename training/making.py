@@ -17,7 +17,7 @@ from stream_app.errors import ConfigurationError, UsageError
 from stream_app.intervals import Interval
 from stream_app.recipe import Recipe
 from training.dataset import Dataset
-from training.ranks import ALONE, Ranks
+from training.ranks import ALONE, Ranks, local_device
 
 Say = Callable[[str], None]
 
@@ -57,7 +57,7 @@ def _tokens(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, Any
 
     wanted = TokenTraining(
         seed=how.seed,
-        device=_device(how.device),
+        device=local_device(device_of(how.device)),
         budget_s=how.budget_s,
         risk=how.alarms.risk,
         without=how.without,
@@ -74,7 +74,7 @@ def _sensors(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, An
     a_week = {"day": 7.0, "week": 1.0}[how.alarms.per] * (how.alarms.at_most or 1.0)
     like = how.like.fitted if isinstance(how.like, SensorDetector) else None
     recipe = how.config.training if how.config else Recipe()
-    wanted = SensorTraining(how.seed, recipe, _device(how.device), how.ranks, a_week, say=say)
+    wanted = SensorTraining(how.seed, recipe, local_device(device_of(how.device)), how.ranks, a_week, say=say)
     made = fit(data, replace(wanted, without=how.without, like=like))
     return made.bundle, made.report
 
@@ -89,7 +89,8 @@ def _counted(config: Config | None) -> WindowSpec | None:
     return WindowSpec(length_tokens=int(length.split()[0]), stride_tokens=int(stride.split()[0]))
 
 
-def _device(name: str) -> str:
+def device_of(name: str) -> str:
+    """Of auto, cpu, cuda what there is. Raises UsageError."""
     import torch
 
     if name == "auto":

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from stream_app.errors import UsageError
+
 WORLD, RANK, LOCAL_RANK = "WORLD_SIZE", "RANK", "LOCAL_RANK"
 
 
@@ -36,19 +38,29 @@ class Ranks:
         """Each tensor becomes its mean over all processes, in place."""
         if self.world == 1:
             return
+        import torch
         from torch import distributed
 
-        for tensor in tensors:
-            distributed.all_reduce(tensor)
-            tensor /= self.world
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])  # one message, not one per tensor
+        distributed.all_reduce(flat)
+        means = torch.split(flat / self.world, [tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.copy_(mean.reshape(tensor.shape))
 
 
 ALONE = Ranks()
 
 
 def local_device(device: str) -> str:
-    """The GPU of this process, where each has one."""
-    return f"cuda:{os.environ[LOCAL_RANK]}" if device == "cuda" and LOCAL_RANK in os.environ else device
+    """The GPU of this process, where each has one. Raises UsageError where there are fewer GPUs than processes."""
+    if device != "cuda" or LOCAL_RANK not in os.environ:
+        return device
+    import torch
+
+    rank, n = int(os.environ[LOCAL_RANK]), torch.cuda.device_count()
+    if rank >= n:
+        raise UsageError(f"process {rank} has no GPU of its own: there are {n}; --nproc-per-node {n}, or --device cpu")
+    return f"cuda:{rank}"
 
 
 @contextmanager

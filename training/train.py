@@ -18,7 +18,8 @@ from stream_app.config import duration_us, load
 from stream_app.errors import CheckFailed, TailraceError, UsageError
 from stream_app.opening import open_bundle
 from training.dataset import Dataset
-from training.making import Making, make
+from training.making import Making, device_of, make
+from training.ranks import Ranks, joined, local_device
 from training.reading import Period, read, summary
 
 REPORT = "report.json"
@@ -40,7 +41,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Made:
-    """What was made."""
+    """What was made; nothing in processes that only helped."""
 
     facts: dict[str, Any]
 
@@ -50,20 +51,33 @@ def train(order: Order, say: Callable[[str], None] = lambda line: None) -> Made:
 
     Raises UsageError, ConfigurationError where the data can't be trained on, CheckFailed where a gate is missed.
     """
+    with joined(local_device(device_of(order.device))) as ranks:
+        return _train(order, ranks, say if ranks.first else _silent)
+
+
+def _train(order: Order, ranks: Ranks, say: Callable[[str], None]) -> Made:
+    """Every process trains; the first one writes and speaks."""
     began = time.monotonic()
     config = load(order.config) if order.config else None
-    making = Making(order.seed, budget_s(order.budget), order.device, config)
-    _must_be_free(order.out)
+    making = Making(order.seed, budget_s(order.budget), order.device, config, ranks=ranks)
+    if ranks.first:
+        _must_be_free(order.out)
     reading = read(order.source, Period.of(order.start, order.until), config)
     for line in (summary(reading.data), *reading.notes):
         say(line)
     bundle, report = make(reading.data, making, _lineage(order, reading.data), say)
+    if not ranks.first:
+        return Made({})
     digest = write(order.out, bundle)
     (order.out / REPORT).write_text(json.dumps(report, indent=1, default=float) + "\n")
     _must_open(order.out)
     seconds = round(time.monotonic() - began, 1)
     say(f"{digest} after {seconds} s")
     return Made({"bundle": str(order.out), "digest": digest, "seconds": seconds, "report": report})
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 def _lineage(order: Order, data: Dataset) -> dict[str, Any]:
