@@ -40,6 +40,7 @@ class Grid:
     memory: int  # frames that a frame's parts look back on, itself included
     hold: int  # frames a value stands in for missing ones
     spread: bool  # whether bins hold several samples, so that standard deviation and slope mean something
+    every: int = 1  # frames that share one look at the patch before them; divides `stride`
 
     @property
     def reach(self) -> int:
@@ -73,6 +74,22 @@ class Bins:
     slope: F32  # [f, c] per bin
     age: I32  # [f, c] frames since the last sample, 0 for one in this frame; -1: absent
     scored: I64  # [n] the frames that are scored; the others are context
+
+    def runs(self, grid: Grid) -> tuple[I64, I64]:
+        """First frames and ends of the runs of scored frames, one per stretch; each has its context before it. [s]"""
+        frame = self.stretches.frame
+        return frame[:-1] + grid.memory - 1, frame[1:]
+
+    def shared(self, grid: Grid) -> I64:
+        """The frame whose patch each scored frame shares: the last of its `every`, which end where windows do. [n]
+
+        All of them are the first to be shown by one window, so nothing later than its end is used.
+        """
+        runs = self.stretches
+        owner = np.searchsorted(runs.frame, self.scored, side="right") - 1
+        index = runs.start[owner] + self.scored - runs.frame[owner] - (grid.memory - 1)  # since the epoch
+        ahead: I64 = self.scored + (grid.every - 1 - (index - grid.length) % grid.every)
+        return ahead
 
     def live(self) -> Bool:
         """Whether a sample fell into the frame itself: what only trails behind the last one tells nothing new. [f]"""

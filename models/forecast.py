@@ -74,13 +74,11 @@ def _convolve(x: Any, kernel: Any, bias: Any, dilation: int) -> Any:
 
 
 def run(known: Forecast, frames: F32) -> tuple[F32, F32]:
-    """Forecast of each frame from those before [f - MEMORY, c], and the code just before it [f - MEMORY, 16].
+    """Forecast of each frame of runs [..., t, c] from those before [..., t - MEMORY, c], and the code just before it.
 
-    Row i is that of frame MEMORY + i.
+    The first of a run is that of its frame MEMORY: runs must be longer.
     """
-    if len(frames) <= MEMORY:
-        return np.empty((0, frames.shape[1]), np.float32), np.empty((0, CODE), np.float32)
-    guess, code = forward(frames[:-1], known.weights, lambda a: np.maximum(a, 0), np.tanh)
+    guess, code = forward(frames[..., :-1, :], known.weights, lambda a: np.maximum(a, 0), np.tanh)
     return guess, code
 
 

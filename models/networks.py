@@ -12,7 +12,7 @@ import numpy as np
 
 from models import forecast as tcn
 from models.parts import Views
-from models.scenes import F32
+from models.scenes import F32, I64
 from models.sights import Forecasted, Sights, inputs
 
 if TYPE_CHECKING:
@@ -28,24 +28,30 @@ class Networks:
     fusion: Fusion | None = None
 
 
-def seen_by(networks: Networks, views: Views) -> Views:
-    """The views with what the networks say of them. Frames whose context is another's are not to be used."""
+def seen_by(networks: Networks, views: Views, runs: tuple[I64, I64] | None = None) -> Views:
+    """The views with what the networks say of them. Frames whose context is another's are not to be used.
+
+    runs: first rows and ends of the runs of frames to be scored, whose context lies before them; None: every frame's.
+    """
     fused = None
     if networks.fusion is not None:
         from models.fusion import run  # loads torch
 
         table = views.table
         fused = run(networks.fusion, inputs((table.mean, table.std, table.slope), views.present))
-    return replace(views, sights=Sights(_forecasted(networks, views), fused))
+    return replace(views, sights=Sights(_forecasted(networks, views, runs), fused))
 
 
-def _forecasted(networks: Networks, views: Views) -> Forecasted | None:
+def _forecasted(networks: Networks, views: Views, runs: tuple[I64, I64] | None) -> Forecasted | None:
     if networks.tcn is None:
         return None
     frames = views.wide if networks.wide else views.squashed
-    guess, code = tcn.run(networks.tcn, frames)
     out = Forecasted(np.zeros_like(frames), np.zeros((len(frames), tcn.CODE), np.float32))
-    out.guess[len(frames) - len(guess) :], out.code[len(frames) - len(guess) :] = guess, code
+    first, end = runs or (np.array([tcn.MEMORY]), np.array([len(frames)]))
+    lengths = end - first + tcn.MEMORY
+    for length in np.unique(lengths[end > first]):  # in a stream nearly all runs are of one length
+        rows = (end - length)[lengths == length][:, None] + np.arange(length)
+        out.guess[rows[:, tcn.MEMORY :]], out.code[rows[:, tcn.MEMORY :]] = tcn.run(networks.tcn, frames[rows])
     return out
 
 

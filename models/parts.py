@@ -248,3 +248,7 @@ class ReconstructionPart:
         """[c] in the squashed view."""
         out: F32 = ridge.expected(self.known, views.table, np.array([at]), views.present[at])[0]
         return out
+
+
+# They judge a patch of many frames, which a frame more or less hardly changes, and cost the most.
+OF_PATCHES = (DistancePart, ResidualPart)

@@ -23,7 +23,7 @@ from models.detector import Frames, Scored, SensorPart, WindowSpec
 from models.embedding import Embedding, embed
 from models.explanation import explain
 from models.networks import Networks, code_of, seen_by
-from models.parts import Moments, Part, Views, settled, views
+from models.parts import OF_PATCHES, Moments, Part, Views, settled, views
 from models.placement import Placement, assign
 from models.scenes import F32, F64, I32, I64, Bool, Scenes
 
@@ -83,7 +83,7 @@ class SensorDetector:
             return self._nothing(carry)
         scaling, until = self.fitted.scaling, carry["until"][owner]
         seen = bins(scenes, self.fitted.grid, until, (scaling.centre, scaling.scale))
-        view = seen_by(self.fitted.networks, views(seen, scaling.moments))
+        view = seen_by(self.fitted.networks, views(seen, scaling.moments), seen.runs(self.fitted.grid))
         frame_owner = np.searchsorted(entities, _frame_entity(seen))
         before = carry["last"].copy()
         judged = self._judge((seen, view), frame_owner, carry)
@@ -102,9 +102,11 @@ class SensorDetector:
         told = self._explainer(seen, view, judged, best)
         return Scored(score, parts, cluster, membership, embedding, frames, carry, told)
 
-    def ratios(self, view: Views, at: I64) -> F64:
-        """Each part over its unit, at the frames `at`. [n, p]"""
-        said = [part.score(view, at) for part in self.fitted.parts.values()]
+    def ratios(self, view: Views, at: I64, shared: I64) -> F64:
+        """Each part over its unit, at the frames `at`; of a patch at those that they share. [n, p]"""
+        looked, place = np.unique(shared, return_inverse=True) if self.fitted.grid.every > 1 else (at, slice(None))
+        every = self.fitted.parts.values()
+        said = [p.score(view, looked)[place] if isinstance(p, OF_PATCHES) else p.score(view, at) for p in every]
         ratio: F64 = np.stack(said, 1) / self.fitted.unit
         for column, part in enumerate(self.fitted.parts.values()):  # without its context a part says what is usual
             ratio[~settled(view.present, at, part.needs), column] = self.fitted.pace.start[column]
@@ -114,7 +116,7 @@ class SensorDetector:
         """Scores of the scored frames, in order; brings `carry` up to date."""
         seen, view = data
         live = seen.live()[seen.scored]
-        ratio = self.ratios(view, seen.scored[live])
+        ratio = self.ratios(view, seen.scored[live], seen.shared(self.fitted.grid)[live])
         first = np.searchsorted(owner[live], np.arange(len(carry) + 1))
         parts = np.zeros((len(seen.scored), ratio.shape[1]))
         parts[live] = levels.update(ratio, first, carry, self.fitted.pace)

@@ -17,7 +17,7 @@ from training.fit_sensors import SensorTraining, Trained, fit
 
 SECOND = 1_000_000
 START = 1_600_000_000 * SECOND
-RATES = {"aligned": (1.0, 1.0, 1.0), "single": (1.0,), "multirate": (10.0, 10.0, 4.0, 1.0)}
+RATES = {"aligned": (1.0, 1.0, 1.0), "single": (1.0,), "multirate": (10.0, 10.0, 4.0, 1.0), "fast": (100.0,)}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class World:
 def trained(kind: str) -> Trained:
     """Trained on one entity, or on six where rates differ."""
     entities = 6 if kind == "multirate" else 1
-    seconds = 60.0 if kind == "multirate" else 400.0
+    seconds = {"multirate": 60.0, "fast": 10.0}.get(kind, 400.0)
     return fit(World(kind, entities, seconds).data(), SensorTraining(seed=1, recipe=Recipe(steps=20)))
 
 

@@ -14,17 +14,19 @@ from models import levels
 from models.scenes import Scenes, no_scenes
 from stream_app.recipe import Recipe
 from tests.sensor_worlds import World, detector, part, scenes, score, trained
+from training.dataset import from_indices
+from training.look import look
 
 KINDS = ("aligned", "single", "multirate")
 TOLERANCE = {"rtol": 2e-4, "atol": 2e-5}  # float32 sums in another order
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "fast"])
 @given(cuts=st.lists(st.integers(1, 400), max_size=6), lost=st.sampled_from([0.0, 0.3]))
 @settings(max_examples=8, deadline=None)
 def test_scores_do_not_depend_on_how_windows_come_in_calls(kind: str, cuts: list[int], lost: float) -> None:
     known = detector(kind)
-    given_ = scenes(known, World(kind, 1, 60.0, seed=7, lost=lost).data())
+    given_ = scenes(known, World(kind, 1, 10.0 if kind == "fast" else 60.0, seed=7, lost=lost).data())
     whole = score(known, given_)
     edges = sorted({0, *(c for c in cuts if c < len(given_)), len(given_)})
     carry, pieces = known.carry_initial.copy(), []
@@ -46,10 +48,10 @@ def test_an_entitys_scores_do_not_depend_on_others_in_the_call(kind: str) -> Non
     np.testing.assert_allclose(score(known, both).score[both.entity == 1], score(known, alone).score, **TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "fast"])
 def test_a_score_uses_nothing_after_the_windows_end(kind: str) -> None:
     known = detector(kind)
-    given_ = scenes(known, World(kind, 1, 60.0, seed=4).data())
+    given_ = scenes(known, World(kind, 1, 10.0 if kind == "fast" else 60.0, seed=4).data())
     middle = len(given_) // 2
     changed = np.where(given_.t_us >= given_.end_us[middle], 1e6, given_.value)
     after = score(known, dataclasses.replace(given_, value=changed))
@@ -134,6 +136,17 @@ def test_frames_after_the_last_sample_repeat_its_score(kind: str) -> None:
     held = frames.score[frames.start_us == last][0]
     told = after & (frames.start_us <= last + grid.hold * grid.step_us)
     np.testing.assert_array_equal(frames.score[told], held)
+
+
+def test_what_a_window_costs_has_a_bound_whatever_the_rate() -> None:
+    for rate in (30.0, 100.0, 250.0, 4_000.0):
+        t_us = (np.arange(2_000) * 1e6 / rate).astype(np.int64)
+        zero = np.zeros(2_000, int)
+        grid = look(from_indices(("a",), ("x",), (zero, zero, t_us, np.sin(t_us / 1e6)))).grid
+        assert grid.stride % grid.every == 0
+        assert grid.stride // grid.every <= 8
+        assert grid.stride <= 20
+        assert grid.spread == (rate > 150)
 
 
 def test_training_twice_with_one_seed_gives_one_bundle() -> None:

@@ -21,8 +21,11 @@ from training.dataset import Dataset
 SLOWEST_SHARE = 0.1  # the slowest rate that carries this share of the sensors sets the bin
 BIN_SAMPLES = 2.6  # of that rate in a bin: a mean and a slope need more than two
 STEPS = 5  # per bin, where rates differ
+SEVERAL = 1.5  # samples in a bin: from here on it has a spread
 SAME_RATE = 0.1  # intervals within 10 % of each other are one rate
 STRIDE_US = 200_000  # windows closing more often than this cost more than they tell
+STEP_US = 10_000  # frames are no shorter: what a score costs must not rise with the rate of the samples without end
+PATCH_US = 50_000  # patches are looked at no more often
 HOLD_MIN, HOLD_MAX = 20, 1_000  # frames
 PERIOD_PEAK = 0.2  # autocorrelation below it is no period
 SENSORS_FEW = 1
@@ -69,7 +72,8 @@ def look(data: Dataset) -> Look:
         raise ValueError("no sensor has two samples; a detector needs at least some dozens of each")
     notes: list[str] = []
     step_us, per_bin = _steps(np.maximum(known, 1), notes)
-    shift = _shift(data, step_us) if per_bin == 1 else 0
+    spread = per_bin > 1 or step_us > SEVERAL * float(np.median(known))
+    shift = 0 if spread else _shift(data, step_us)
     hold = int(np.clip(np.ceil(2 * np.nanmax(long) / step_us), HOLD_MIN, HOLD_MAX))
     single = len(data.sensors) == SENSORS_FEW
     n = _frames(data, step_us)
@@ -83,8 +87,9 @@ def look(data: Dataset) -> Look:
     if constant:
         notes.append(f"{len(constant)} of {len(data.sensors)} sensors never change: {', '.join(constant[:5])}")
     memory = max(MEMORY + 2, patch, max(LAGS) * per_bin + 1)
-    stride = max(1, round(STRIDE_US / step_us))
-    grid = Grid(step_us, per_bin, shift, stride, memory, hold, per_bin > 1)
+    every = max(1, PATCH_US // step_us)
+    stride = every * max(1, round(STRIDE_US / (every * step_us)))
+    grid = Grid(step_us, per_bin, shift, stride, memory, hold, spread, every)
     return Look(grid, short, patch, period, median, constant, _stepwise(data), tuple(notes))
 
 
@@ -106,14 +111,17 @@ def _steps(interval_us: F64, notes: list[str]) -> tuple[int, int]:
     """Step and steps per bin. One rate: a bin is one sample. Several: bins of the slowest rate that matters."""
     middle = float(np.median(interval_us))
     if np.mean(np.abs(interval_us / middle - 1) <= SAME_RATE) >= 1 - SLOWEST_SHARE:
+        if middle * SEVERAL < STEP_US:
+            notes.append(f"{len(interval_us)} sensors of {1e6 / middle:.3g} samples/s: bins of {STEP_US / 1e6:g} s")
+            return STEP_US, 1
         notes.append(f"{len(interval_us)} sensors, one sample every {middle / 1e6:g} s: a bin is one sample")
         return max(1, round(middle)), 1
     ordered = np.sort(interval_us)[::-1]
     slowest = next(
         s for s in ordered if np.mean(np.abs(ordered / s - 1) <= SAME_RATE) >= SLOWEST_SHARE or s == ordered[-1]
     )
-    step = max(1, round(BIN_SAMPLES * slowest / STEPS))
-    if step > 10_000:
+    step = max(STEP_US, round(BIN_SAMPLES * slowest / STEPS))
+    if step > STEP_US:
         step = round(step, -4)  # whole hundredths of a second read better
     notes.append(
         f"{len(interval_us)} sensors of {1e6 / interval_us.max():.3g} to {1e6 / interval_us.min():.3g} samples/s: "
