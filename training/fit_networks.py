@@ -24,6 +24,7 @@ from training.frames import Frames
 LEARNED = 0.85  # of the frames teach the networks, the rest says how much worse they are on new ones
 STEPS, STEPS_FEW, FEW = 250, 150, 1_000  # of training; fewer where there are fewer than FEW frames
 SILENCE = 20  # frames without a sample that do not end a run: the least for which values stand
+STEPS_GRID = 25  # a time budget gives a multiple of it
 FUSION_STEPS = 300  # in three phases; twice as many changed little
 
 
@@ -39,12 +40,18 @@ def fit_networks(frames: Frames) -> tuple[Frames, Trained]:
     """Those that parts and embedding need, and none else."""
     recipe, report = frames.recipe, dict[str, Any]()
     tcn, fusion = None, None
-    if "forecast" in frames.part_names or recipe.encoder == "tcn":
+    if _needs_tcn(frames):
         tcn, report["tcn"] = _tcn(frames)
     if recipe.fusion:
         fusion, report["fusion"] = _fusion(frames)
     networks = Networks(tcn, frames.single, fusion)
     return replace(frames, views=seen_by(networks, frames.views)), Trained(networks, report)
+
+
+def steps_of(frames: Frames) -> tuple[int, ...]:
+    """Of each network that is needed, the steps that it is trained for."""
+    needed = ((_needs_tcn(frames), _tcn_steps(frames)), (frames.recipe.fusion, _fusion_steps(frames)))
+    return tuple(steps for need, steps in needed if need)
 
 
 def as_new(frames: Frames, used: Frames, score: F64) -> F64:
@@ -61,11 +68,24 @@ def learned_frames(frames: Frames) -> I64:
     return frames.at[_learned(frames)]
 
 
+def _needs_tcn(frames: Frames) -> bool:
+    return "forecast" in frames.part_names or frames.recipe.encoder == "tcn"
+
+
+def _tcn_steps(frames: Frames) -> int:
+    steps = frames.recipe.steps or (STEPS_FEW if len(frames.at) < FEW else STEPS)
+    return min(steps, frames.steps_max or steps)
+
+
+def _fusion_steps(frames: Frames) -> int:
+    steps = frames.recipe.steps or FUSION_STEPS
+    return min(steps, frames.steps_max or steps)
+
+
 def _tcn(frames: Frames) -> tuple[Tcn, dict[str, Any]]:
     source = frames.views.wide if frames.single else frames.views.squashed
-    few = len(frames.at) < FEW
-    steps = frames.recipe.steps or (STEPS_FEW if few else STEPS)
-    fit = fit_forecast(_runs(source, frames), Run(steps, frames.seed, frames.device, frames.ranks))
+    how = Run(_tcn_steps(frames), frames.seed, frames.device, frames.ranks)
+    fit = fit_forecast(_runs(source, frames), how)
     return fit.forecast, {"curve": fit.curve.tolist(), "skipped_steps": fit.skipped}
 
 
@@ -78,7 +98,7 @@ def _fusion(frames: Frames) -> tuple[Any, dict[str, Any]]:
     sensors = frames.views.squashed.shape[1]
     shape = FusionShape.of(frames.look.grid, sensors, (recipe.width, recipe.encoder_width), found)
     source = inputs((table.mean, table.std, table.slope), frames.views.present)
-    how = Run(recipe.steps or FUSION_STEPS, frames.seed, frames.device, frames.ranks)
+    how = Run(_fusion_steps(frames), frames.seed, frames.device, frames.ranks)
     fit = fit_fusion(_runs(source, frames), shape, recipe.losses, how)
     report = {"curve": fit.curve.tolist(), "skipped_steps": fit.skipped, "losses": fit.last}
     return fit.net, report | {"rates": {rate.name: len(rate.sensors) for rate in found}}

@@ -28,18 +28,17 @@ from stream_app.intervals import Interval
 from stream_app.recipe import DEFAULT, Recipe
 from stream_app.threshold.population import fit_population
 from training.dataset import Dataset, cut, outside
+from training.fit_budget import within
 from training.fit_networks import fit_networks
 from training.fit_parts import FittedPart, fit_parts
 from training.fit_placement import Placed, fit_placement
 from training.folds import ENTITIES_MIN
-from training.frames import Frames
+from training.frames import Frames, evenly
 from training.look import Look, look, look_again
 from training.ranks import ALONE, Ranks
 
 FRAMES_MIN = 24  # live frames to learn from
 FRAMES_MAX = 60_000  # learned from; of more, blocks spread evenly over the data
-BLOCK = 2_000
-PLACED_MAX = 3_000  # windows that clusters are found in; assignment costs by them
 GOLDEN_WINDOWS = 24
 WEEK_US = 604_800_000_000
 EVENTS_MIN = 10  # of held-out windows beyond the default risk: a rarer one could not be calibrated
@@ -54,6 +53,7 @@ class SensorTraining:
     recipe: Recipe = DEFAULT
     device: str = "cpu"
     ranks: Ranks = ALONE
+    budget_s: float | None = None  # for everything that `fit` does; None: as long as it takes
     alarms_per_week: float = 1.0  # false alarms per entity, that the default risk aims at
     without: tuple[Interval, ...] = ()  # windows that overlap them are not learned from
     like: Fitted | None = None  # the bundle to be followed: windows and sensors stay as they are there
@@ -82,14 +82,17 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     table = _table(scenes, seen.grid, scaling)
     frames, scaling = _frames(table, seen, scaling, how)
     how.say(f"{len(frames.at)} frames of {len(np.unique(frames.entity))} entities to learn from")
-    frames, trained = fit_networks(frames)
+    extent = within(frames, how.budget_s, began)
+    for note in extent.notes:
+        how.say(note)
+    frames, trained = fit_networks(extent.frames)
     parts = fit_parts(frames, trained.networks)
     held = np.stack([part.held_out for part in parts.values()], 1)
     unit = quantile_scale(held)
     pace = _pace(held / unit, frames)
     ratio = np.where(np.isnan(held), pace.start, held / unit)
     embedding, embedded = _embedding(frames, parts)
-    placed = fit_placement(_drawn(embedded, np.random.default_rng(how.seed)))
+    placed = fit_placement(_drawn(embedded, extent.n_placed, np.random.default_rng(how.seed)))
     made = {name: part.part for name, part in parts.items()}
     fitted = Fitted(data.sensors, seen.grid, scaling, made, unit, pace, embedding, placed.known, trained.networks)
     scores = _held_scores(ratio, frames, pace)
@@ -107,8 +110,8 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
         _lineage(data),
     )
     report = _report(parts, trained.report, placed, scores) | {"seconds": time.monotonic() - began, "risk": risk}
-    report |= {"n_windows": len(scenes), "left_out": left_out}
-    return Trained(bundle, seen.notes, report)
+    report |= {"n_windows": len(scenes), "left_out": left_out, "budget": list(extent.notes)}
+    return Trained(bundle, (*seen.notes, *extent.notes), report)
 
 
 def _scale(scenes: Scenes, c: int) -> Scaling:
@@ -137,10 +140,8 @@ def _frames(table: Bins, seen: Look, scaling: Scaling, how: SensorTraining) -> t
         raise ValueError(
             f"{len(at)} frames of {seen.grid.step_us / 1e6:g} s with data; at least {FRAMES_MIN} are needed"
         )
-    if len(at) > FRAMES_MAX:
-        starts = np.linspace(0, len(at) - BLOCK, FRAMES_MAX // BLOCK).astype(int)
-        index = np.unique((starts[:, None] + np.arange(BLOCK)).ravel())
-        at, entity = at[index], entity[index]
+    index = evenly(len(at), FRAMES_MAX)
+    at, entity = at[index], entity[index]
     std, slope = table.std[at].astype(np.float64), table.slope[at].astype(np.float64)
     moments = Moments(std.mean(0), _above(std.std(0)), slope.mean(0), _above(slope.std(0)))
     full = replace(scaling, moments=moments)
@@ -184,9 +185,9 @@ def _embedding(frames: Frames, parts: dict[str, FittedPart]) -> tuple[Embedding,
     return made, embed(made, frames.views.squashed, frames.at, code)
 
 
-def _drawn(x: F32, rng: np.random.Generator) -> F32:
-    """At most PLACED_MAX rows, evenly drawn."""
-    return x if len(x) <= PLACED_MAX else x[np.sort(rng.choice(len(x), PLACED_MAX, replace=False))]
+def _drawn(x: F32, n: int, rng: np.random.Generator) -> F32:
+    """At most n rows, evenly drawn."""
+    return x if len(x) <= n else x[np.sort(rng.choice(len(x), n, replace=False))]
 
 
 def _held_scores(ratio: F64, frames: Frames, pace: Pace) -> F64:

@@ -16,6 +16,7 @@ from training.folds import folds
 from training.look import Look
 from training.ranks import ALONE, Ranks
 
+BLOCK = 2_000  # frames that stay together where not all are learned from
 FULL_MIN = 24  # frames with all their context; with fewer those without are learned from as well
 
 
@@ -31,6 +32,7 @@ class Frames:
     recipe: Recipe = DEFAULT
     device: str = "cpu"
     ranks: Ranks = ALONE
+    steps_max: int | None = None  # of each network's training; None: as many as are of use
 
     @property
     def single(self) -> bool:
@@ -50,6 +52,21 @@ class Frames:
         made = [(a, b) for a, b in folds(self.entity, embargo) if len(a) and len(b)]
         everything = np.arange(len(self.at))
         return made if sum(len(b) for _, b in made) == len(self.at) else [(everything, everything)]
+
+
+def evenly(n: int, most: int) -> I64:
+    """Rows of n of which at most so many are kept: blocks of BLOCK neighbours, spread evenly; ascending."""
+    if n <= most:
+        return np.arange(n)
+    block = min(BLOCK, most)
+    starts = np.linspace(0, n - block, most // block).astype(int)
+    return np.unique((starts[:, None] + np.arange(block)).ravel())
+
+
+def thinned(frames: Frames, most: int) -> Frames:
+    """At most so many of the frames, evenly."""
+    index = evenly(len(frames.at), most)
+    return replace(frames, at=frames.at[index], entity=frames.entity[index])
 
 
 def learnable(frames: Frames, needs: int) -> Frames:

@@ -74,7 +74,9 @@ def _sensors(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, An
     a_week = {"day": 7.0, "week": 1.0}[how.alarms.per] * (how.alarms.at_most or 1.0)
     like = how.like.fitted if isinstance(how.like, SensorDetector) else None
     recipe = how.config.training if how.config else Recipe()
-    wanted = SensorTraining(how.seed, recipe, local_device(device_of(how.device)), how.ranks, a_week, say=say)
+    wanted = SensorTraining(
+        how.seed, recipe, local_device(device_of(how.device)), how.ranks, how.budget_s, a_week, say=say
+    )
     made = fit(data, replace(wanted, without=how.without, like=like))
     return made.bundle, made.report
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from training.ranks import Ranks, joined, local_device
 from training.reading import Period, read, summary
 
 REPORT = "report.json"
+RESERVED = 0.9  # of a time budget is for the fit
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def _train(order: Order, ranks: Ranks, say: Callable[[str], None]) -> Made:
     reading = read(order.source, Period.of(order.start, order.until), config)
     for line in (summary(reading.data), *reading.notes):
         say(line)
+    if making.budget_s is not None:  # reading was part of it, and so is verifying what was written
+        making = replace(making, budget_s=RESERVED * (making.budget_s - (time.monotonic() - began)))
     bundle, report = make(reading.data, making, _lineage(order, reading.data), say)
     if not ranks.first:
         return Made({})
