@@ -20,13 +20,14 @@ import pyarrow.parquet
 
 from models.scenes import F64, I32, I64
 
-FaultKind = Literal["stuck", "decoupled", "spike", "drift", "token_order"]
+FaultKind = Literal["stuck", "decoupled", "spike", "drift", "token_order", "variance", "level"]
 RATES_HZ = {"vibration": 100.0, "flow": 10.0, "pressure": 10.0, "temperature": 0.2}
 SENSORS = tuple(RATES_HZ)
 START_US = 1_767_225_600_000_000  # 2026-01-01, so that a run is the same on every day
 _LOAD_STEP_S = 1.0
 _MEAN_LOAD = 0.8
 _LEAD_S = 60.0  # of load before the first sample, so that what follows it slowly is in its stride
+_LEVEL_SHIFT = 0.25  # of the sensor's mean: more than its own wandering in a normal hour
 _CYCLE = ("IDLE", "PRIME", "VALVE_OPEN", "RAMP_UP", "RUN", "RUN", "SAMPLE", "RUN", "RAMP_DOWN", "VALVE_CLOSE")
 _OPTIONAL = {"SAMPLE": 0.7, "PRIME": 0.9}  # steps that a cycle may skip, by how often it has them
 _TOKEN_STEP_US = 1_000_000
@@ -110,6 +111,14 @@ def pump_faults(fleet: Fleet) -> tuple[Fault, ...]:
     )
 
 
+def new_regime(fleet: Fleet, start_us: int) -> tuple[Fault, ...]:
+    """Not a fault but another normal: from a time on all pumps' vibration has twice its variance, and their flow
+    another level."""
+    end_us = fleet.start_us + int(fleet.seconds * 1e6) + 1
+    changes: tuple[tuple[FaultKind, str], ...] = (("variance", "vibration"), ("level", "flow"))
+    return tuple(Fault(kind, name, sensor, start_us, end_us) for name in fleet.names for kind, sensor in changes)
+
+
 def _pump(
     index: int, name: str, fleet: Fleet, faults: Sequence[Fault], rng: np.random.Generator
 ) -> tuple[I64, I64, I64, F64]:
@@ -174,6 +183,10 @@ def _disturbed(fault: Fault, t_us: I64, value: F64) -> F64:
     if fault.kind == "drift":
         share = (t_us - fault.start_us) / (fault.end_us - fault.start_us)
         return np.where(inside, value + 25 * share, value)
+    if fault.kind == "variance":
+        return np.where(inside, value.mean() + np.sqrt(2) * (value - value.mean()), value)
+    if fault.kind == "level":
+        return np.where(inside, value + _LEVEL_SHIFT * value.mean(), value)
     return value
 
 

@@ -90,3 +90,23 @@ def test_a_service_waits_for_what_it_needs() -> None:
 def test_the_worker_is_given_more_time_to_drain_than_it_takes() -> None:
     seconds = int(OURS["worker"]["stop_grace_period"].removesuffix("s"))
     assert seconds > Worker().grace / 1e6
+
+
+CRON: dict[str, Any] = yaml.safe_load((ROOT / "docker" / "refit.cronjob.yaml").read_text())
+
+
+def test_the_scheduled_refit_is_a_command_that_tailrace_accepts_and_has_what_it_mounts() -> None:
+    assert (CRON["apiVersion"], CRON["kind"]) == ("batch/v1", "CronJob")
+    assert len(CRON["spec"]["schedule"].split()) == 5
+    pod = CRON["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    command, words = get_command(app), list(container["args"])
+    context = command.commands[words.pop(0)].make_context("refit", words)  # type: ignore[attr-defined]
+    assert context.params["resume"], "a pod that was killed is followed by one that goes on"
+    assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    mounts = tuple(m["mountPath"] for m in container["volumeMounts"])
+    paths = [word for word in (*container["args"], *(e["value"] for e in container["env"])) if word.startswith("/")]
+    assert all(path.startswith(mounts) for path in paths)
+    assert pod["restartPolicy"] == "Never", "podFailurePolicy asks for it"
+    settings = {e["name"].removeprefix("TAILRACE_").lower().split("__")[0] for e in container["env"]}
+    assert settings <= set(Config.model_fields)

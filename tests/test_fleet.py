@@ -85,3 +85,18 @@ def test_a_fleet_is_a_file_that_can_be_read(tmp_path: Path, kind: str) -> None:
     reader = Reader(tmp_path / "fleet.parquet")
     assert reader.layout.kind == kind
     assert sum(len(rows) for rows in reader.batches()) == len(table)
+
+
+def test_a_new_regime_doubles_a_variance_and_shifts_a_level_of_every_pump_for_good() -> None:
+    start_us = SMALL.start_us + 150_000_000
+    old, new = fleet.pumps(SMALL, (), rng()), fleet.pumps(SMALL, fleet.new_regime(SMALL, start_us), rng())
+    later = old.t_us >= start_us
+    np.testing.assert_array_equal(old.value[~later], new.value[~later])
+    for pump in range(8):
+        before, after = (
+            {s: t.value[later & (t.entity == pump) & (t.sensor == i)] for i, s in enumerate(t.sensors)}
+            for t in (old, new)
+        )
+        assert after["vibration"].var() == pytest.approx(2 * before["vibration"].var())
+        assert after["flow"].mean() > 1.2 * before["flow"].mean()
+        np.testing.assert_array_equal(before["pressure"], after["pressure"])

@@ -29,6 +29,7 @@ from stream_app.recipe import DEFAULT, Recipe
 from stream_app.threshold.population import fit_population
 from training.dataset import Dataset, cut, outside
 from training.fit_budget import within
+from training.fit_networks import Trained as Networks
 from training.fit_networks import fit_networks
 from training.fit_parts import FittedPart, fit_parts
 from training.fit_placement import Placed, fit_placement
@@ -36,6 +37,7 @@ from training.folds import ENTITIES_MIN
 from training.frames import Frames, evenly
 from training.look import Look, look, look_again
 from training.ranks import ALONE, Ranks
+from training.trimming import spread, strange
 
 FRAMES_MIN = 24  # live frames to learn from
 FRAMES_MAX = 60_000  # learned from; of more, blocks spread evenly over the data
@@ -43,6 +45,7 @@ GOLDEN_WINDOWS = 24
 WEEK_US = 604_800_000_000
 EVENTS_MIN = 10  # of held-out windows beyond the default risk: a rarer one could not be calibrated
 RISK_MAX = 0.01
+STRANGE = "strange"  # why windows are left out that no interval covers
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class SensorTraining:
     budget_s: float | None = None  # for everything that `fit` does; None: as long as it takes
     alarms_per_week: float = 1.0  # false alarms per entity, that the default risk aims at
     without: tuple[Interval, ...] = ()  # windows that overlap them are not learned from
+    trim: bool = False  # leave out frames that are strange among their own: against anomalies that nobody noticed
     like: Fitted | None = None  # the bundle to be followed: windows and sensors stay as they are there
     say: Callable[[str], None] = lambda _: None
 
@@ -82,12 +86,14 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     table = _table(scenes, seen.grid, scaling)
     frames, scaling = _frames(table, seen, scaling, how)
     how.say(f"{len(frames.at)} frames of {len(np.unique(frames.entity))} entities to learn from")
-    extent = within(frames, how.budget_s, began)
+    budget_s = how.budget_s and how.budget_s / (2 if how.trim else 1)  # trimmed, it is learned twice
+    extent = within(frames, budget_s, began)
     for note in extent.notes:
         how.say(note)
-    frames, trained = fit_networks(extent.frames)
-    parts = fit_parts(frames, trained.networks)
-    held = np.stack([part.held_out for part in parts.values()], 1)
+    learned = _learn(extent.frames)
+    if how.trim:
+        learned, left_out[STRANGE] = _trimmed(learned, how)
+    frames, trained, parts, held = learned.frames, learned.trained, learned.parts, learned.held
     unit = quantile_scale(held)
     pace = _pace(held / unit, frames)
     ratio = np.where(np.isnan(held), pace.start, held / unit)
@@ -112,6 +118,33 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     report = _report(parts, trained.report, placed, scores) | {"seconds": time.monotonic() - began, "risk": risk}
     report |= {"n_windows": len(scenes), "left_out": left_out, "budget": list(extent.notes)}
     return Trained(bundle, (*seen.notes, *extent.notes), report)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What the frames have taught: networks, parts, and what each part says of frames that it has not seen."""
+
+    frames: Frames
+    trained: Networks
+    parts: dict[str, FittedPart]
+    held: F64  # [n, part]
+
+
+def _learn(frames: Frames) -> _Learned:
+    frames, trained = fit_networks(frames)
+    parts = fit_parts(frames, trained.networks)
+    return _Learned(frames, trained, parts, np.stack([part.held_out for part in parts.values()], 1))
+
+
+def _trimmed(first: _Learned, how: SensorTraining) -> tuple[_Learned, int]:
+    """Learned again without the frames that are strange among their own, and how many windows these are."""
+    frames = first.frames
+    out = spread(strange(first.held), frames.at, frames.entity, frames.look.long)
+    n = int(out.sum())
+    if not n or len(out) - n < FRAMES_MIN:
+        return first, 0
+    how.say(f"{n} of {len(out)} frames are strange among their own: learned again without them")
+    return _learn(replace(frames, at=frames.at[~out], entity=frames.entity[~out])), n // frames.look.grid.stride
 
 
 def _scale(scenes: Scenes, c: int) -> Scaling:

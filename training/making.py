@@ -32,6 +32,7 @@ class Making:
     config: Config | None = None
     without: tuple[Interval, ...] = ()  # not learned from
     like: Detector | None = None  # the detector that is followed: windows and sensors stay as they are there
+    trim: bool = False  # sensors: what is strange among its own is not learned from either
     ranks: Ranks = ALONE
 
     @property
@@ -77,7 +78,7 @@ def _sensors(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, An
     wanted = SensorTraining(
         how.seed, recipe, local_device(device_of(how.device)), how.ranks, how.budget_s, a_week, say=say
     )
-    made = fit(data, replace(wanted, without=how.without, like=like))
+    made = fit(data, replace(wanted, without=how.without, like=like, trim=how.trim))
     return made.bundle, made.report
 
 

@@ -34,9 +34,8 @@ class Parent:
         """For a lineage."""
         return {"digest": self.digest, "version": self.version} if self.detector else None
 
-    @property
-    def why(self) -> str:
-        return f"refit of {self.name}@{self.version}" if self.version else "refit"
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}" if self.version else self.name
 
 
 def parent_of(config: Config) -> Parent:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,11 +50,13 @@ class Refit:
 
     start_ms: int | None = None
     end_ms: int | None = None
+    last_ms: int | None = None  # instead of both: the time before the run began
     seed: int = 0
     fine_tune: bool = False
     budget_s: float | None = None
     publish: bool = True
     resume: bool = False
+    why: str = "refit"  # for the record
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,18 @@ def refit(config: Config, wanted: Refit, folder: Path, say: Callable[[str], None
     """Raises CheckFailed where the gate refuses, ConfigurationError, BrokerUnreachable; the live bundle stays then."""
     parent = parent_of(config)
     work = Work.begin(folder, _order(config, wanted, parent), wanted.resume, say)
+    try:
+        done = _run(config, wanted, parent, work)
+    except CheckFailed:
+        work.finish()
+        raise
+    work.finish()
+    return done
+
+
+def _run(config: Config, wanted: Refit, parent: Parent, work: Work) -> Done:
+    """Step by step; what is there already is not made again."""
+    say = work.say
     plan = work.json("plan.json", lambda: _plan(config, wanted, say))
     samples = work.path(SAMPLES, lambda path: _read(config, plan, parent, path, say))
     data = samples_file.read(samples)
@@ -82,11 +97,11 @@ def refit(config: Config, wanted: Refit, folder: Path, say: Callable[[str], None
     report = json.loads((bundle / REPORT).read_text())
     passed = _gate_of(work.json(GATE, lambda: _judge(bundle, report, parent.detector, trial)))
     for check in passed.checks:
-        say(_line(check))
+        say(line(check))
     if not passed.passed:
         raise CheckFailed(_refusal(passed))
     version = work.json(VERSION, lambda: _publish(step, bundle, passed)) if wanted.publish else {}
-    return Done(folder, report["digest"], passed, version.get("version"), report["left_out"])
+    return Done(work.folder, report["digest"], passed, version.get("version"), report["left_out"])
 
 
 @dataclass(frozen=True)
@@ -107,7 +122,8 @@ def _order(config: Config, wanted: Refit, parent: Parent) -> dict[str, Any]:
 
 def _plan(config: Config, wanted: Refit, say: Callable[[str], None]) -> dict[str, Any]:
     """Offsets per topic and partition, half-open: a run that is resumed reads the same records."""
-    span = Range(wanted.start_ms, wanted.end_ms)
+    now_ms = time.time_ns() // 1_000_000
+    span = Range(wanted.start_ms if wanted.last_ms is None else now_ms - wanted.last_ms, wanted.end_ms)
     topics: dict[str, dict[str, tuple[int, int]]] = {}
     for source in config.sources:
         found = asyncio.run(find(config, source.topic, span, 0))
@@ -154,6 +170,7 @@ def _fit(step: _Step, trial: Trial, path: Path) -> None:
         config=step.config,
         without=(*trial.intervals, *trial.held_out),
         like=parent.detector,
+        trim=True,
     )
     bundle, report = make(trial.data, making, _lineage(step, trial.data), step.say)
     report["digest"] = write_bundle(path, bundle)
@@ -207,12 +224,12 @@ def _gate_of(data: dict[str, Any]) -> Gate:
 def _publish(step: _Step, bundle: Path, passed: Gate) -> dict[str, Any]:
     from stream_app.model_store.verbs import Publication, publish
 
-    what = Publication(step.parent.name, bundle, gate=passed, reason=step.parent.why)
+    what = Publication(step.parent.name, bundle, gate=passed, reason=f"{step.wanted.why} of {step.parent}")
     pointer = asyncio.run(publish(step.config, what))
     return {"detector": pointer.detector, "version": pointer.version, "state": pointer.state}
 
 
-def _line(check: Check) -> str:
+def line(check: Check) -> str:
     """A check for people."""
     value = "-" if check.value is None else f"{check.value:.4g}"
     limit = "" if check.limit is None else f" (limit {check.limit:.4g})"
@@ -220,5 +237,5 @@ def _line(check: Check) -> str:
 
 
 def _refusal(gate: Gate) -> str:
-    missed = "; ".join(_line(check).removeprefix("MISS ") for check in gate.checks if not check.passed)
+    missed = "; ".join(line(check).removeprefix("MISS ") for check in gate.checks if not check.passed)
     return f"the gate refuses the candidate, and the live bundle stays: {missed}"

@@ -16,7 +16,7 @@ from typing import Any
 
 from stream_app.errors import ConfigurationError, UsageError
 
-ORDER = "order.json"
+ORDER, FINISHED = "order.json", "finished.json"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Work:
 
     @classmethod
     def begin(cls, folder: Path, order: dict[str, Any], resume: bool, say: Callable[[str], None]) -> Work:
-        """A folder for the order: that of a run that was cut short if `resume`, else an empty one.
+        """A folder for the order: that of a run that was cut short if `resume`, else an empty one. A run that has
+        finished is not resumed but followed by a new one.
 
         Raises UsageError where a run of another order lies there to be resumed, or the folder is somebody's.
         """
@@ -36,8 +37,9 @@ class Work:
         there = work.read(ORDER)
         if folder.exists() and there is None and any(folder.iterdir()):
             raise UsageError(f"{folder} exists and is no folder of a refit; name another: --out")
-        if resume and there is None:
+        if resume and (there is None or work.read(FINISHED) is not None):
             say(f"nothing to resume in {folder}: begun anew")
+            resume = False
         if resume and there is not None and there != order:
             changed = sorted(name for name in order | there if order.get(name) != there.get(name))
             raise UsageError(f"{folder} holds a run with other options ({', '.join(changed)}); leave out --resume")
@@ -70,6 +72,10 @@ class Work:
         make(draft)
         draft.rename(path)
         return path
+
+    def finish(self) -> None:
+        """Nothing is left to be done, for better or worse."""
+        self._write(FINISHED, {"finished": True})
 
     def read(self, name: str) -> dict[str, Any] | None:
         """What a finished step left; None where it did not finish."""
