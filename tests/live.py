@@ -205,7 +205,7 @@ class WorkerProcess:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
         command = [sys.executable, str(ROOT / "tests" / "plain_worker.py"), str(config), *options]
         with log.open("wb") as output:
-            return cls(subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=ROOT), log)
+            return cls(subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=log.parent), log)
 
     def wait(self, within_s: float = 60.0) -> int:
         return self.process.wait(within_s)

@@ -85,6 +85,10 @@ def test_until_end_reads_everything_and_says_what_became_of_it(finished: Live) -
     assert all(partition["lag"] == 0 for partition in finished.status())
 
 
+def test_a_worker_leaves_nothing_where_it_runs(finished: Live) -> None:
+    assert {path.suffix for path in finished.folder.iterdir()} == {".yaml", ".log"}
+
+
 def test_dead_letters_keep_the_record_and_say_why_and_whence(finished: Live) -> None:
     rubbish = [r for r in read_all(finished.bootstrap, finished.topic) if r.value == b"rubbish"]
     letters = [r for r in read_all(finished.bootstrap, f"{finished.topic}-dlt") if r.value == b"rubbish"]

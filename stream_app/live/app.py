@@ -47,6 +47,9 @@ class WorkerApp(faust.App):  # type: ignore[misc]
     def _new_producer_transport(self) -> Transport:
         return Transport(self.conf.broker_producer, self)
 
+    def _create_directories(self) -> None:
+        """None: states live in memory and in Kafka, and a worker may run where nothing can be written."""
+
     def on_rebalance_end(self) -> None:
         super().on_rebalance_end()
         self.partition_reader.settled()
