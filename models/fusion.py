@@ -25,7 +25,7 @@ from models.attention import Attention
 from models.bins import Grid
 from models.conv_encoder import ConvEncoder
 from models.rates import BINS, ENCODERS, Rate, spacing
-from models.scenes import F32
+from models.scenes import F32, I64
 from models.sights import Fused
 from models.tcn_encoder import TcnEncoder
 
@@ -138,16 +138,31 @@ class Fusion(nn.Module):
         return self.fuse(x, self.encode(x, n))
 
 
-def run(net: Fusion, x: F32) -> Fused:
-    """The network over frames [f, c, CHANNELS], as if they were one run: the caller knows which have their context."""
+def run(net: Fusion, x: F32, runs: tuple[I64, I64] | None = None) -> Fused:
+    """The network over frames [f, c, CHANNELS], as if they were one run: the caller knows which have their context.
+
+    runs: first rows and ends of those that are wanted, whose context lies before them; None: every frame's.
+    """
     shape, (f, c, _) = net.shape, x.shape
-    out = Fused(np.zeros((f, c), np.float32), np.zeros((f, c, BINS), np.float32), np.zeros((f, CODE), np.float32))
+    first, end = runs or (np.array([shape.reach]), np.array([f]))
+    forecast = np.zeros((f + 1, c), np.float32)  # what is said of the frame after the last is of no use
+    out = Fused(forecast[:f], np.zeros((f, c, BINS), np.float32), np.zeros((f, CODE), np.float32))
+    wanted = np.flatnonzero(end > first)
+    n = end[wanted] - first[wanted] + 1  # the frame before the first forecasts it
+    pieces = -(-n // shape.frames_max)
+    within = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    start = np.repeat(first[wanted] - 1, pieces) + within * shape.frames_max
+    length = np.minimum(np.repeat(end[wanted], pieces) - start, shape.frames_max)
     with torch.inference_mode():
-        for start in range(shape.reach - 1, f, shape.frames_max):
-            end = min(f, start + shape.frames_max)
-            said = net(torch.from_numpy(x[None, start - shape.reach + 1 : end]), end - start)
-            out.masked[start:end], out.code[start:end] = said.masked[0].numpy(), said.code[0].numpy()
-            out.forecast[start + 1 : end + 1] = said.forecast[0, : min(end + 1, f) - start - 1].numpy()
+        for size in np.unique(length):  # in a stream nearly all runs are of one length
+            alike, at_once = start[length == size], max(1, shape.frames_max // int(size))
+            for i in range(0, len(alike), at_once):
+                rows = alike[i : i + at_once, None] + np.arange(int(size))  # [runs, size]
+                near = alike[i : i + at_once, None] + np.arange(1 - shape.reach, int(size))
+                said = net(torch.from_numpy(x[near]), int(size))
+                forecast[rows + 1], out.masked[rows], out.code[rows] = (
+                    said.forecast.numpy(), said.masked.numpy(), said.code.numpy(),
+                )  # fmt: skip
     return out
 
 

@@ -38,7 +38,7 @@ def seen_by(networks: Networks, views: Views, runs: tuple[I64, I64] | None = Non
         from models.fusion import run  # loads torch
 
         table = views.table
-        fused = run(networks.fusion, inputs((table.mean, table.std, table.slope), views.present))
+        fused = run(networks.fusion, inputs((table.mean, table.std, table.slope), views.present), runs)
     return replace(views, sights=Sights(_forecasted(networks, views, runs), fused))
 
 

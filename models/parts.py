@@ -149,12 +149,17 @@ class DistancePart:
         return patches(getattr(views, self.view), at, self.shape)
 
     def score(self, views: Views, at: I64) -> F64:
-        out, c = np.zeros(len(at)), self.shape.sensors
+        out: F64 = self.nearest(views, at).mean(1)
+        return out
+
+    def nearest(self, views: Views, at: I64) -> F64:
+        """[n, k] distances to the nearest references, through the sensors present; zero where there is none."""
+        out, c = np.zeros((len(at), min(NEIGHBOURS, len(self.points)))), self.shape.sensors
         for pattern, rows in patterns(views.present[at]):
             columns = np.repeat(pattern, self.shape.bins)
             refs = _references(self, pattern.tobytes())
             x = self.patches(views, at[rows])
-            distance = nearest(refs, x if pattern.all() else x[:, columns], NEIGHBOURS)[0].mean(1)
+            distance = nearest(refs, x if pattern.all() else x[:, columns], NEIGHBOURS)[0]
             out[rows] = distance * np.sqrt(c / pattern.sum())
         return out
 

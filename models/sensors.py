@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import levels
+from models import own_references as own
 from models.bins import NEVER, Bins, Grid, bins
 from models.detector import Frames, Scored, SensorPart, WindowSpec
 from models.embedding import Embedding, embed
 from models.explanation import explain
 from models.networks import Networks, code_of, seen_by
-from models.parts import OF_PATCHES, Moments, Part, Views, settled, views
+from models.parts import OF_PATCHES, DistancePart, Moments, Part, Views, settled, views
 from models.placement import Placement, assign
 from models.scenes import F32, F64, I32, I64, Bool, Scenes
 
@@ -50,6 +51,11 @@ class Fitted:
     embedding: Embedding
     known: Placement
     networks: Networks
+    own: own.OwnPace | None = None  # whether entities keep references of their own
+
+    @property
+    def distances(self) -> dict[str, DistancePart]:
+        return {name: part for name, part in self.parts.items() if isinstance(part, DistancePart)}
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class SensorDetector:
         self.cluster_names: dict[int, str] = {}
         grid = fitted.grid
         self.windows = WindowSpec(grid.length * grid.step_us, grid.stride * grid.step_us)
-        self.carry_initial = initial_row(fitted.pace)
+        self.carry_initial = initial_row(fitted.pace, own.layout(fitted.distances, fitted.own) if fitted.own else [])
 
     def score(self, scenes: Scenes, carry: NDArray[np.void]) -> Scored:
         """Scores windows; see the protocol. Costs by frames, whatever the overlap of the windows."""
@@ -102,11 +108,27 @@ class SensorDetector:
         told = self._explainer(seen, view, judged, best)
         return Scored(score, parts, cluster, membership, embedding, frames, carry, told)
 
-    def ratios(self, view: Views, at: I64, shared: I64) -> F64:
-        """Each part over its unit, at the frames `at`; of a patch at those that they share. [n, p]"""
+    def _nearer(self, view: Views, shared: I64, first: I64, carry: NDArray[np.void]) -> dict[str, F64]:
+        """The distance parts of entities that keep references of their own; brings these up to date."""
+        pace, rows = self.fitted.own, (first, carry["frames"])
+        if pace is None:
+            return {}
+        every = self.fitted.distances.items()
+        return {name: own.distances(p, view, shared, (carry[own.OWN + name], *rows), pace) for name, p in every}
+
+    def ratios(self, view: Views, frames: tuple[I64, I64], known: dict[str, F64]) -> F64:
+        """Each part over its unit, at the frames `at`; of a patch at those that they share. [n, p]
+
+        known: parts that were scored already.
+        """
+        at, shared = frames
         looked, place = np.unique(shared, return_inverse=True) if self.fitted.grid.every > 1 else (at, slice(None))
-        every = self.fitted.parts.values()
-        said = [p.score(view, looked)[place] if isinstance(p, OF_PATCHES) else p.score(view, at) for p in every]
+        said = []
+        for name, part in self.fitted.parts.items():
+            if name in known:
+                said.append(known[name])
+            else:
+                said.append(part.score(view, looked)[place] if isinstance(part, OF_PATCHES) else part.score(view, at))
         ratio: F64 = np.stack(said, 1) / self.fitted.unit
         for column, part in enumerate(self.fitted.parts.values()):  # without its context a part says what is usual
             ratio[~settled(view.present, at, part.needs), column] = self.fitted.pace.start[column]
@@ -116,8 +138,9 @@ class SensorDetector:
         """Scores of the scored frames, in order; brings `carry` up to date."""
         seen, view = data
         live = seen.live()[seen.scored]
-        ratio = self.ratios(view, seen.scored[live], seen.shared(self.fitted.grid)[live])
         first = np.searchsorted(owner[live], np.arange(len(carry) + 1))
+        shared = seen.shared(self.fitted.grid)[live]
+        ratio = self.ratios(view, (seen.scored[live], shared), self._nearer(view, shared, first, carry))
         parts = np.zeros((len(seen.scored), ratio.shape[1]))
         parts[live] = levels.update(ratio, first, carry, self.fitted.pace)
         score = parts.mean(1)
@@ -151,9 +174,9 @@ class SensorDetector:
         return Scored(f64, parts, i32, f32, embedding, frames, carry, lambda _: ())
 
 
-def initial_row(pace: levels.Pace) -> NDArray[np.void]:
-    """The state of an entity never seen. [1]"""
-    row = np.zeros(1, [("until", np.int64), ("last", np.float64), *levels.layout(len(pace.start))])
+def initial_row(pace: levels.Pace, more: list[tuple[str, type, tuple[int, ...]]] | None = None) -> NDArray[np.void]:
+    """The state of an entity never seen, with more fields where it keeps more. [1]"""
+    row = np.zeros(1, [("until", np.int64), ("last", np.float64), *levels.layout(len(pace.start)), *(more or [])])
     row["until"] = NEVER
     levels.initial(row, pace)
     return row

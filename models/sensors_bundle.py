@@ -19,6 +19,7 @@ from models.fusion_parts import FusionForecastPart, FusionMaskedPart
 from models.levels import Pace
 from models.networks import Networks
 from models.networks_bundle import check_fusion, networks_layout, pack_networks, unpack_networks
+from models.own_references import OwnPace
 from models.parts import (
     OF_ONE,
     OF_OTHERS,
@@ -38,6 +39,8 @@ from models.rates import BINS
 from models.sensors import Fitted, Scaling, SensorDetector
 
 PER_SENSOR = ("centre", "scale", "std_centre", "std_scale", "slope_centre", "slope_scale")
+DISTANCES = ("distance", "distance_short", "shape")
+OWN_BYTES_MAX = 900_000  # of an entity's references of its own: its state is one record of a changelog
 OF_FUSION = ("fusion_forecast", "fusion_masked")
 NAMES = {*SEVERAL, *SINGLE, *OF_FUSION}
 
@@ -65,6 +68,7 @@ def pack(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
         },
         "shapes": {},
         "encoder": fitted.embedding.encoder,
+        "own": asdict(fitted.own) if fitted.own else None,
         "networks": {},
     }
     more, settings["networks"] = pack_networks(fitted.networks)
@@ -155,6 +159,7 @@ def unpack(settings: dict[str, Any], arrays: Arrays) -> Fitted:
         Embedding(axes, _shape(settings["embedding"]), arrays["embedding.scale"], str(settings["encoder"])),
         placement(known, int(settings["placement"]["min_samples"])),
         networks,
+        OwnPace(**settings["own"]) if settings["own"] else None,
     )
 
 
@@ -198,6 +203,18 @@ def _check_parts(settings: dict[str, Any]) -> None:
         raise ValueError(f"networks {sorted(networks)} where {sorted(needed)} are needed")
     if "fusion" in networks:
         check_fusion(networks["fusion"], c, settings["grid"]["memory"])
+    if settings["own"]:
+        _check_own(settings)
+
+
+def _check_own(settings: dict[str, Any]) -> None:
+    """A ring of patches that an entity's state can hold. Raises ValueError, TypeError."""
+    pace = OwnPace(**settings["own"])
+    if not all(isinstance(v, int) for v in settings["own"].values()) or min(pace.lag, pace.every, pace.kept) < 1:
+        raise ValueError(f"own references {settings['own']} must hold whole numbers from one")
+    widths = [_shape(settings["shapes"][name]).width for name in settings["parts"] if name in DISTANCES]
+    if 4 * pace.slots * sum(widths) > OWN_BYTES_MAX:
+        raise ValueError(f"own references of {4 * pace.slots * sum(widths)} bytes per entity")
 
 
 def _check_numbers(settings: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ class Recipe(BaseModel):
 
     encoder: Encoder = "tcn"  # whose code is part of a window's embedding
     parts: tuple[PartName, ...] | None = None  # of the score; None: the four that suit the number of sensors
+    references: Literal["frozen", "online"] = "frozen"  # online: an entity's own past as well; for few entities
     smoothing: bool = True  # of each part, over a fraction of its patch
     steps: int | None = Field(default=None, ge=1, le=1_000_000)  # of each network; None: by the number of frames
     width: int = Field(default=32, ge=4, le=512, multiple_of=2)  # of the fusion network, shared by all rates

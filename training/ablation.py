@@ -76,7 +76,8 @@ def run(row: str, recipe: Recipe, case: Case) -> Iterator[dict[str, Any]]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Means over series, a line per set and row."""
+    """Means over series, a line per set and row. Of a series that was run twice the later result counts."""
+    results = list({(r["row"], r["case"], r["series"]): r for r in results}.values())
     lines = ["| set | row | n | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 3) + "|"]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for result in results:

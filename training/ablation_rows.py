@@ -34,6 +34,7 @@ ROWS: dict[str, Callable[[bool], Recipe]] = {
     "without distances": lambda single: Recipe(parts=_parts(single, DISTANCES)),
     "without the linear parts": lambda single: Recipe(parts=_parts(single, LINEAR)),
     "without smoothing": lambda single: Recipe(smoothing=False),
+    "online references": lambda single: Recipe(references="online"),
     "encoder: none": lambda single: Recipe(encoder="none"),
     "encoder: fusion": lambda single: Recipe(encoder="fusion"),
     "with the fusion network's parts": lambda single: Recipe(parts=(*_parts(single, set()), *_fused(single))),

@@ -18,6 +18,7 @@ from models.detector import WindowSpec
 from models.embedding import AXES_MAX, Embedding, embed, fit_scale, raw
 from models.levels import Pace, quantile_scale, update
 from models.networks import code_of
+from models.own_references import OwnPace
 from models.parts import Moments, ResidualPart, views
 from models.patches import PatchShape, patches
 from models.reconstruct import Subspace, fit_subspace
@@ -42,6 +43,8 @@ from training.trimming import spread, strange
 FRAMES_MIN = 24  # live frames to learn from
 FRAMES_MAX = 60_000  # learned from; of more, blocks spread evenly over the data
 GOLDEN_WINDOWS = 24
+OWN_WAITING = 32  # of an entity's own references wait for their lag to pass
+OWN_BYTES, OWN_MAX = 400_000, 500  # of those that are seen, per entity
 WEEK_US = 604_800_000_000
 EVENTS_MIN = 10  # of held-out windows beyond the default risk: a rarer one could not be calibrated
 RISK_MAX = 0.01
@@ -101,6 +104,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     placed = fit_placement(_drawn(embedded, extent.n_placed, np.random.default_rng(how.seed)))
     made = {name: part.part for name, part in parts.items()}
     fitted = Fitted(data.sensors, seen.grid, scaling, made, unit, pace, embedding, placed.known, trained.networks)
+    fitted = replace(fitted, own=_own(fitted, frames))
     scores = _held_scores(ratio, frames, pace)
     risk = _risk(len(scores) // seen.grid.stride, seen.grid, how.alarms_per_week)
     tail = fit_population(*_windows(scores, frames.entity, seen.grid.stride), 1)
@@ -200,6 +204,16 @@ def _pace(ratio: F64, frames: Frames) -> Pace:
     spans = [own.get(name, look.long / 2) if single else look.long / 4 for name in frames.part_names]
     span = np.maximum(spans, 1.0) if frames.recipe.smoothing else np.ones(len(spans))
     return Pace(span, *times, np.maximum(np.nanmean(ratio, axis=0), 1e-6))
+
+
+def _own(fitted: Fitted, frames: Frames) -> OwnPace | None:
+    """Own references join after as long as was trained on, for a single series after two patches: it changes sooner."""
+    widths = [part.shape.width for part in fitted.distances.values()]
+    if frames.recipe.references == "frozen" or not widths:
+        return None
+    length = np.median(np.bincount(frames.entity)[np.unique(frames.entity)])
+    lag = int(2 * frames.look.long if frames.single else max(length, 2 * frames.look.long))
+    return OwnPace(lag, max(1, lag // OWN_WAITING), int(np.clip(OWN_BYTES // (4 * sum(widths)), 16, OWN_MAX)))
 
 
 def _embedding(frames: Frames, parts: dict[str, FittedPart]) -> tuple[Embedding, F32]:
