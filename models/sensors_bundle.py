@@ -114,9 +114,19 @@ def layout(settings: dict[str, Any]) -> Layout:
     out |= {"embedding.centre": ((width,), "float32"), "embedding.components": ((width, axes), "float32")}
     place = axes + 1 + (0 if settings["encoder"] == "none" else tcn.CODE)
     out |= {"embedding.scale": ((place,), "float32")}
+    if "sample" in settings:
+        out |= _sample_layout(settings["sample"], c)
     known = settings["placement"]
     arrays = placement_shapes(int(known["points"]), place, int(known["nodes"]))
     return out | {f"placement.{name}": value for name, value in arrays.items()}
+
+
+def _sample_layout(sample: dict[str, Any], c: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Frames of the training, for a later fit; the detector itself has no use for them."""
+    frames = (int(sample["frames"]), c)
+    columns = {"mean": "float32", "std": "float32", "slope": "float32", "age": "int32"}
+    out: dict[str, tuple[tuple[int, ...], str]] = {f"sample.{n}": (frames, kind) for n, kind in columns.items()}
+    return out | {"sample.run": ((int(sample["runs"]),), "int64")}
 
 
 def _part_layout(name: str, shape: dict[str, Any], c: int) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -117,8 +117,10 @@ def test_a_refit_leaves_out_what_it_must_and_publishes_a_candidate_with_its_line
     assert place.refit(resume=True).version == 1
     assert {"samples.parquet is there already", "bundle is there already"} <= set(place.said)
     assert list(apart(lambda: read_pointers(place.config)).versions(place.name)) == [1]
+    assert place.refit(fine_tune=True, publish=False).gate.passed, place.said
+    assert read(place.folder / "work" / "bundle").lineage["how"] == "fine-tuned"
     (place.folder / "work" / "finished.json").unlink()
-    with pytest.raises(UsageError, match=r"other options \(seed\)"):
+    with pytest.raises(UsageError, match=r"other options \(.*seed\)"):
         place.refit(resume=True, seed=3)
 
 

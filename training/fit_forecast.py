@@ -12,12 +12,14 @@ import numpy as np
 
 from models.forecast import FLOOR, MEMORY, RECENT, RECENT_BINS, Forecast, forward, recall, run, shapes
 from models.scenes import F32, F64, I64
-from training.descent import Descent, rate
+from training.descent import LEARNING_RATE, Descent, rate
 from training.ranks import ALONE, Ranks
 
 STRETCH = 130  # targets per drawn stretch: twice the memory, so that most of the work is targets
 BATCH = 16
 BETA = 0.5  # of the smooth L1 loss, in scaled units
+FROZEN = ("conv1", "conv2", "conv3")  # layers between the sensors and the longest memory: what time looks like
+GENTLY = 0.1  # of the rate, where training goes on from an earlier bundle
 HIDE, HIDE_FRAMES = 0.1, 8  # share of (sensor, 8 frames) blocks set to zero: no sensor is relied on alone
 
 
@@ -36,6 +38,7 @@ class Run:
     seed: int
     device: str = "cpu"
     ranks: Ranks = ALONE
+    start: Forecast | None = None  # go on from there: lower layers frozen, at a low rate
 
 
 def fit_forecast(runs: list[F32], how: Run) -> Fit:
@@ -50,22 +53,31 @@ def fit_forecast(runs: list[F32], how: Run) -> Fit:
     if not runs:
         raise ValueError(f"a forecast needs a run of more than {MEMORY} frames")
     rng, sensors = np.random.default_rng(how.seed), runs[0].shape[1]
-    weights = {n: torch.tensor(w, device=how.device, requires_grad=True) for n, w in _start(sensors, rng).items()}
-    descent, names = Descent(weights), list(weights)
+    begin, peak = _begin(how.start, _start(sensors, rng))
+    weights = {n: torch.tensor(w, device=how.device, requires_grad=True) for n, w in begin.items()}
+    descent, names = Descent(weights), [n for n in weights if how.start is None or not n.startswith(FROZEN)]
     rng = np.random.default_rng(how.ranks.seed(how.seed)) if how.ranks.world > 1 else rng
     curve = np.full(how.steps, np.nan)
     for step in range(how.steps):
         clear = _draw(runs, rng)
         hidden = torch.tensor(clear * _mask(clear.shape, rng), device=how.device)
         loss = _loss(hidden, torch.tensor(clear, device=how.device), weights)
-        gradients = torch.autograd.grad(loss, list(weights.values()))
+        gradients = torch.autograd.grad(loss, [weights[name] for name in names])
         loss = loss.detach()
         how.ranks.average([loss, *gradients])
         curve[step] = float(loss)
         if descent.is_finite(curve[step], step):
-            descent.move(names, gradients, rate(step, how.steps))
+            descent.move(names, gradients, rate(step, how.steps, peak))
     final = {name: w.detach().cpu().numpy() for name, w in weights.items()}
     return Fit(Forecast(final, _rms(final, runs, sensors)), curve, descent.skipped)
+
+
+def _begin(start: Forecast | None, fresh: dict[str, F32]) -> tuple[dict[str, F32], float]:
+    """Weights to begin with, and the highest rate. What has another shape now, for new sensors, begins anew."""
+    if start is None:
+        return fresh, LEARNING_RATE
+    known = start.weights
+    return {n: known[n] if known[n].shape == w.shape else w for n, w in fresh.items()}, LEARNING_RATE * GENTLY
 
 
 def _loss(hidden: Any, clear: Any, weights: dict[str, Any]) -> Any:

@@ -84,7 +84,7 @@ def _fusion_steps(frames: Frames) -> int:
 
 def _tcn(frames: Frames) -> tuple[Tcn, dict[str, Any]]:
     source = frames.views.wide if frames.single else frames.views.squashed
-    how = Run(_tcn_steps(frames), frames.seed, frames.device, frames.ranks)
+    how = Run(_tcn_steps(frames), frames.seed, frames.device, frames.ranks, frames.start)
     fit = fit_forecast(_runs(source, frames), how)
     return fit.forecast, {"curve": fit.curve.tolist(), "skipped_steps": fit.skipped}
 

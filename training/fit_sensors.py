@@ -38,6 +38,7 @@ from training.folds import ENTITIES_MIN
 from training.frames import Frames, evenly
 from training.look import Look, look, look_again
 from training.ranks import ALONE, Ranks
+from training.rehearsal import Sample, rehearsed, sample_of
 from training.trimming import spread, strange
 
 FRAMES_MIN = 24  # live frames to learn from
@@ -64,6 +65,7 @@ class SensorTraining:
     without: tuple[Interval, ...] = ()  # windows that overlap them are not learned from
     trim: bool = False  # leave out frames that are strange among their own: against anomalies that nobody noticed
     like: Fitted | None = None  # the bundle to be followed: windows and sensors stay as they are there
+    sample: Sample | None = None  # of what `like` was trained on: rehearsed, and its network is gone on from
     say: Callable[[str], None] = lambda _: None
 
 
@@ -87,7 +89,11 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     scenes, left_out = outside(cut(data, spec), data.entities, how.without)
     scaling = _scale(scenes, len(data.sensors))
     table = _table(scenes, seen.grid, scaling)
+    again = how.like if how.sample is not None else None
+    if again is not None and how.sample is not None:
+        table = rehearsed(table, how.sample, again, scaling)
     frames, scaling = _frames(table, seen, scaling, how)
+    frames = replace(frames, start=again.networks.tcn if again else None)
     how.say(f"{len(frames.at)} frames of {len(np.unique(frames.entity))} entities to learn from")
     budget_s = how.budget_s and how.budget_s / (2 if how.trim else 1)  # trimmed, it is learned twice
     extent = within(frames, budget_s, began)
@@ -110,6 +116,8 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     tail = fit_population(*_windows(scores, frames.entity, seen.grid.stride), 1)
     detector = SensorDetector(fitted, tail, risk)
     settings, arrays = pack(fitted)
+    sample = sample_of(frames, table)
+    settings, arrays = settings | {"sample": sample.shape()}, arrays | sample.arrays()
     golden = _golden(detector, scenes)
     bundle = Bundle(
         "sensors",

@@ -18,6 +18,7 @@ from stream_app.intervals import Interval
 from stream_app.recipe import Recipe
 from training.dataset import Dataset
 from training.ranks import ALONE, Ranks, local_device
+from training.rehearsal import Sample
 
 Say = Callable[[str], None]
 
@@ -32,6 +33,7 @@ class Making:
     config: Config | None = None
     without: tuple[Interval, ...] = ()  # not learned from
     like: Detector | None = None  # the detector that is followed: windows and sensors stay as they are there
+    sample: Sample | None = None  # fine-tuning: of what `like` was trained on
     trim: bool = False  # sensors: what is strange among its own is not learned from either
     ranks: Ranks = ALONE
 
@@ -78,7 +80,7 @@ def _sensors(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, An
     wanted = SensorTraining(
         how.seed, recipe, local_device(device_of(how.device)), how.ranks, how.budget_s, a_week, say=say
     )
-    made = fit(data, replace(wanted, without=how.without, like=like, trim=how.trim))
+    made = fit(data, replace(wanted, without=how.without, like=like, trim=how.trim, sample=how.sample))
     return made.bundle, made.report
 
 

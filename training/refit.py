@@ -19,11 +19,12 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from models.bundle import read
 from models.bundle import write as write_bundle
 from models.detector import Detector
 from stream_app import __version__
 from stream_app.config import Config
-from stream_app.errors import CheckFailed, ConfigurationError
+from stream_app.errors import CheckFailed, ConfigurationError, UsageError
 from stream_app.intervals import Interval
 from stream_app.live.interval_topics import read_intervals
 from stream_app.model_store.gate import gate, refused
@@ -37,6 +38,7 @@ from training.gates import Trial, figures, held_out
 from training.making import Making, make
 from training.parents import Parent, parent_of
 from training.reading import dataset, summary
+from training.rehearsal import Sample, stored
 from training.topic_reading import TopicRead, read_topics
 from training.train import REPORT
 from training.work import Work
@@ -170,12 +172,21 @@ def _fit(step: _Step, trial: Trial, path: Path) -> None:
         config=step.config,
         without=(*trial.intervals, *trial.held_out),
         like=parent.detector,
+        sample=_sample(parent) if wanted.fine_tune else None,
         trim=True,
     )
     bundle, report = make(trial.data, making, _lineage(step, trial.data), step.say)
     report["digest"] = write_bundle(path, bundle)
     (path / REPORT).write_text(json.dumps(report, indent=1, default=float) + "\n")
     open_bundle(path)
+
+
+def _sample(parent: Parent) -> Sample:
+    """What the live bundle was trained on, as far as it carries it. Raises ConfigurationError."""
+    found = stored(read(parent.folder).arrays) if parent.folder is not None else None
+    if found is None:
+        raise UsageError(f"{parent} carries no sample of its training to go on from: leave out --fine-tune")
+    return found
 
 
 def _guarded(work: Work, fit: Callable[[], None]) -> None:
