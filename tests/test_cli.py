@@ -141,7 +141,7 @@ def test_a_wrong_option_is_a_usage_error() -> None:
         ("--out", ("detect", "--input", "x", "--model", "y")),
         ("give one of", ("detect", "--model", "y")),
         ("--speed", ("produce", "--input", "x", "--topic", "t", "--speed", "-1")),
-        ("no benchmark", ("bench", "nonsense")),
+        ("No such command", ("bench", "nonsense")),
         ("--budget", ("train", "--input", "x", "--out", "{new}", "--budget", "soon")),
         ("--device", ("train", "--input", "x", "--out", "{new}", "--device", "abacus")),
         ("is no time", ("train", "--input", "x", "--out", "{new}", "--from", "yesterday")),

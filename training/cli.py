@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from stream_app.cli.local_commands import bench
 from stream_app.cli.output import note, rows, say
 from stream_app.cli.root import app, run
 from stream_app.errors import UsageError
@@ -72,6 +73,33 @@ def embed(
 
     made = run_embed(Job(file, model, out, shard))
     rows([made], made, as_json)
+
+
+Labelled = Annotated[Path, typer.Option("--input", help="As for train, with a column `label`: 1 where it is wrong.")]
+Normal = Annotated[
+    Path | None, typer.Option("--train", help="Normal data. Default: of the input what precedes its first anomaly.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+@bench.command("quality", epilog="\b\nExample: tailrace bench quality --input pump-labelled.parquet")
+def bench_quality(file: Labelled, train: Normal = None, as_json: Json = False) -> None:
+    """Tailrace beside PCA and kNN windows of scikit-learn, on your own labelled file."""
+    from training import bench_quality
+
+    found = bench_quality.run(file, train)
+    rows(bench_quality.table(found), found, as_json)
+
+
+@bench.command("robustness", epilog="\b\nExample: tailrace bench robustness --input pump-labelled.parquet")
+def bench_robustness(file: Labelled, train: Normal = None, as_json: Json = False) -> None:
+    """What is left of the quality with samples lost, sensors dead or stuck, and anomalies in the training data."""
+    from training.labelled_file import labelled_case
+    from training.robustness import run_case, summary
+
+    case = labelled_case(file, train)
+    found = summary([{"case": case.name} | row for row in run_case(case)])
+    rows(found, found, as_json)
 
 
 @app.command(epilog="\b\nExample: tailrace demo --real")

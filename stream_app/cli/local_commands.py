@@ -6,6 +6,7 @@ In: arguments. Out: as `stream_app.cli.root` says. Remembers: nothing.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,10 +28,11 @@ dlt = typer.Typer(help="Dead letters: what could not be used, and why.", no_args
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    for name, group in (("broker", broker), ("topics", topics), ("config", config), ("dlt", dlt)):
+    for name, group in (
+        ("broker", broker), ("topics", topics), ("config", config), ("dlt", dlt), ("bench", bench)
+    ):  # fmt: skip
         app.add_typer(group, name=name, rich_help_panel=None)
     app.command(epilog="\b\nExample: tailrace schemas --out schemas/")(schemas)
-    app.command(epilog="\b\nExample: tailrace bench ingest --json")(bench)
 
 
 @broker.command("start", epilog="\b\nExample: tailrace broker start --kafka --nodes 3")
@@ -199,18 +201,32 @@ def schemas(
         say(str(path))
 
 
-BENCHES = ("ingest", "chunks", "arrow", "score", "latency", "state", "age")
+BENCHES = {
+    "ingest": "Single samples as JSON: read, decode, window, account, checkpoint.",
+    "chunks": "The same in chunks of 100.",
+    "arrow": "The same as Arrow records of 1,000.",
+    "score": "Windows scored per second through the whole worker.",
+    "latency": "From a record's arrival to its alert.",
+    "state": "State per entity: its size, and the time to restore it.",
+    "age": "The cost per sample of a stream ten times as old.",
+}
+bench = typer.Typer(help="Measures a figure, and its ratio to references in the same run.", no_args_is_help=True)
 
 
-def bench(
-    name: Annotated[str, typer.Argument(help=", ".join(BENCHES))],
-    as_json: Json = False,
-) -> None:
-    """Measures a figure, and its ratio to references in the same run."""
-    if name not in BENCHES:
-        raise UsageError(f"there is no benchmark {name!r}; there are {', '.join(BENCHES)}")
-    from stream_app.bench.figures import run_bench
-
-    found = run_bench(name)
+def show_figures(found: dict[str, Any], as_json: bool) -> None:
+    """A benchmark's figures: name, value, unit, and the ratio to each reference."""
     flat = {"name": found["name"], "value": found["value"], "unit": found["unit"]}
     rows([flat | {f"/ {peer}": ratio for peer, ratio in found["ratios"].items()}], found, as_json)
+
+
+def _bench(name: str) -> Callable[..., None]:
+    def command(as_json: Json = False) -> None:
+        from stream_app.bench.figures import run_bench
+
+        show_figures(run_bench(name), as_json)
+
+    return command
+
+
+for _name, _words in BENCHES.items():
+    bench.command(_name, help=_words, epilog=f"\b\nExample: tailrace bench {_name} --json")(_bench(_name))
