@@ -119,6 +119,11 @@ def test_our_detector_and_its_peers_are_measured_on_the_same_times(tmp_path: Pat
     assert table(found)[0]["detector"] == "Tailrace"
     assert found["value"] == pytest.approx(found["runs"]["Tailrace"]["vus_pr"], abs=1e-4)
     assert found["value"] > 0.5
+
+
+@pytest.mark.soak
+def test_every_disturbance_is_measured_beside_the_clean_series(tmp_path: Path) -> None:
+    case = labelled_case(wide_file(tmp_path / "x.parquet"))
     shown = summary([{"case": "x"} | row for row in robust_case(case)])
     assert [row["data"] for row in shown] == list(ROWS)
     assert shown[0]["share"] == 1

@@ -30,7 +30,7 @@ def labelled_case(path: Path, train: Path | None = None) -> Case:
     name = next((name for name in LABELS if name in table.column_names), None)
     if name is None:
         raise ConfigurationError(
-            f"{path} has no column of labels; one of {', '.join(LABELS)} must be 1 where it is wrong"
+            f"{path} has no labels; a column {' or '.join(LABELS)} must be 1 where something is wrong"
         )
     label, table = _flags(table[name], path), table.drop_columns([name])
     t_us, bad = times_us(table["t"])

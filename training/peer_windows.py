@@ -67,6 +67,8 @@ def fit_peers(data: Dataset, step_us: int, widths: tuple[int, ...]) -> list[Peer
     for width in widths:
         windows = _drawn([_standard(entity.x, centre, scale) for entity in entities], width)
         pca = PCA(VARIANCE, svd_solver="full").fit(windows)
+        if pca.n_components_ == windows.shape[1] > 1:  # nothing would be left over
+            pca = PCA(windows.shape[1] - 1, svd_solver="full").fit(windows)
         knn = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(windows))).fit(windows)
         found += [Peer(f"PCA, {width} wide", width, centre, scale, pca)]
         found += [Peer(f"kNN, {width} wide", width, centre, scale, knn)]
