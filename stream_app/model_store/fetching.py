@@ -32,6 +32,8 @@ from stream_app.model_store.topic import read_pointers
 log = structlog.get_logger("worker")
 
 FILES = (MANIFEST, ARRAYS, GOLDEN)
+# What a second writing of the same chunks may have mended, or a copy of the topic, where offsets are others.
+_MENDED = ("missing", "digest", "size", "content")
 
 
 def fetch(config: Config, pointer: Pointer, folder: Path) -> Path:
@@ -66,10 +68,19 @@ def _fetched(config: Config, pointer: Pointer, folder: Path) -> Path:
             _verify(home, pointer)
             return home
         shutil.rmtree(home, ignore_errors=True)  # a disk that lies
+    try:
+        return _put(_loaded(config, pointer, whole=False), home, pointer)
+    except BundleRefused as problem:
+        if problem.reason not in _MENDED:
+            raise
+    return _put(_loaded(config, pointer, whole=True), home, pointer)
+
+
+def _loaded(config: Config, pointer: Pointer, whole: bool) -> dict[str, bytes]:
     with ThreadPoolExecutor(1) as thread:
-        files = thread.submit(lambda: asyncio.run(load(config, pointer, FILES))).result()
+        files = thread.submit(lambda: asyncio.run(load(config, pointer, FILES, whole))).result()
     _check_files(files, pointer)
-    return _put(files, home, pointer)
+    return files
 
 
 def _check_files(files: Mapping[str, bytes], pointer: Pointer) -> None:

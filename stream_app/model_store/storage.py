@@ -32,7 +32,7 @@ async def store(config: Config, detector: str, digest: str, files: Mapping[str, 
     if config.registry.store is not None:
         return _store_at(f"{config.registry.store.rstrip('/')}/{detector}/{digest.removeprefix('sha256:')}", files)
     topic, chunks = data_topic(config), {chunk.index: chunk for chunk in cut(files)}
-    there = await _found(config, digest, 0)
+    there = await _found(config, digest, 0, whole=True)
     offsets = [offset for offset, chunk in there.values() if chunks.get(chunk.index) == chunk]
     wanted = [chunk for i, chunk in chunks.items() if i not in there or there[i][1] != chunk]
     offsets += await _sent(config, digest, wanted)
@@ -40,8 +40,11 @@ async def store(config: Config, detector: str, digest: str, files: Mapping[str, 
     return f"{KAFKA}{topic}#{min(offsets)}"
 
 
-async def load(config: Config, pointer: Pointer, names: Collection[str]) -> dict[str, bytes]:
-    """The files that a pointer names. Raises BundleRefused, ConfigurationError, BrokerUnreachable."""
+async def load(config: Config, pointer: Pointer, names: Collection[str], whole: bool = False) -> dict[str, bytes]:
+    """The files that a pointer names; `whole`: what was written of them last, wherever it lies on the topic.
+
+    Raises BundleRefused, ConfigurationError, BrokerUnreachable.
+    """
     if pointer.bytes > config.registry.max_bytes:
         words = f"{pointer.name} has {pointer.bytes} bytes; registry.max_bytes allows {config.registry.max_bytes}"
         raise BundleRefused(words, "size")
@@ -51,19 +54,17 @@ async def load(config: Config, pointer: Pointer, names: Collection[str]) -> dict
     if topic != data_topic(config):
         words = f"{pointer.name} lies on topic {topic!r}; this configuration reads {data_topic(config)!r}"
         raise BundleRefused(words, "location")
-    start = int(hint) if hint.isdigit() and len(hint) < len(str(2**63)) else 0
-    found = await _found(config, pointer.digest, start, pointer.bytes)
-    if start and (not found or len(found) < next(iter(found.values()))[1].count):
-        found = await _found(config, pointer.digest, 0, pointer.bytes)  # the topic may be a copy, with other offsets
+    start = int(hint) if hint.isdigit() and len(hint) < len(str(2**63)) and not whole else 0
+    found = await _found(config, pointer.digest, start, whole)
     return joined({i: chunk for i, (_, chunk) in found.items()}, pointer.name)
 
 
 # --- Kafka -----------------------------------------------------------------------------------------------------------
 
 
-async def _found(config: Config, digest: str, start: int, limit: int | None = None) -> dict[int, tuple[int, Chunk]]:
-    """The chunks of a bundle from an offset on, with their offsets, until all are there or the topic ends; of two with
-    one index the later. With more than `limit` bytes BundleRefused is raised."""
+async def _found(config: Config, digest: str, start: int, whole: bool) -> dict[int, tuple[int, Chunk]]:
+    """The chunks of a bundle from an offset on, with their offsets, of two with one index the later; `whole`: to the
+    end of the topic, and not only until all are there. Raises BundleRefused for more bytes than are allowed."""
     found: dict[int, tuple[int, Chunk]] = {}
     async with reading(config, data_topic(config), max_partition_fetch_bytes=_FETCH_BYTES) as (consumer, tp):
         first, end = (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
@@ -76,9 +77,10 @@ async def _found(config: Config, digest: str, start: int, limit: int | None = No
                 if chunk := chunk_of(digest, record.key, record.value, record.headers):
                     found[chunk.index] = record.offset, chunk
             size = sum(len(chunk.data) for _, chunk in found.values())
-            if limit is not None and size > limit:
-                raise BundleRefused(f"the chunks of {digest} have {size} bytes where {limit} were published", "size")
-            if found and len(found) == next(iter(found.values()))[1].count:
+            if size > config.registry.max_bytes:
+                words = f"the chunks of {digest} have {size} bytes; registry.max_bytes is {config.registry.max_bytes}"
+                raise BundleRefused(words, "size")
+            if found and not whole and len(found) == next(iter(found.values()))[1].count:
                 break
     return found
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ async def read_pointers(config: Config) -> History:
         return History().extended(await _to_end(consumer, tp))
 
 
-async def follow(config: Config, detector: str) -> AsyncIterator[History]:
+async def follow(config: Config, detector: str) -> AsyncGenerator[History, None]:
     """The history at once, and again within a second of each change that concerns the detector; it never ends.
 
     While the brokers are away or the topic is missing, what is known stays; nothing is known at first.
@@ -75,10 +75,11 @@ async def follow(config: Config, detector: str) -> AsyncIterator[History]:
     known: History | None = None
     while True:
         try:
-            async for found in _watch(config):
-                if known is None or found.versions(detector) != known.versions(detector):
-                    yield found
-                known = found
+            async with aclosing(_watch(config)) as watched:
+                async for found in watched:
+                    if known is None or found.versions(detector) != known.versions(detector):
+                        yield found
+                    known = found
         except (BrokerUnreachable, ConfigurationError) as problem:
             log.warning("the models topic can't be read", why=str(problem), again_in_s=_AGAIN_S)
             if known is None:
@@ -158,7 +159,7 @@ def reaching(config: Config) -> Iterator[None]:
         raise BrokerUnreachable(f"Kafka at {config.brokers} refused a request: {problem!r}") from problem
 
 
-async def _watch(config: Config) -> AsyncIterator[History]:
+async def _watch(config: Config) -> AsyncGenerator[History, None]:
     async with reading(config, config.topics.models) as (consumer, tp):
         history = History().extended(await _to_end(consumer, tp))
         while True:
@@ -166,6 +167,8 @@ async def _watch(config: Config) -> AsyncIterator[History]:
             records: list[Any] = []
             while not records:
                 records = (await consumer.getmany(tp, timeout_ms=_POLL_MS)).get(tp, [])
+                if not consumer.partitions_for_topic(tp.topic):  # aiokafka would ask for it without a pause
+                    raise ConfigurationError(f"topic {tp.topic!r} is no longer there")
             # Offsets that begin anew are those of a topic that was deleted and made again.
             history = (history if records[0].offset >= history.end else History()).extended(records)
 
@@ -206,6 +209,7 @@ async def _only_writer(config: Config) -> AsyncIterator[AIOKafkaProducer]:
         finally:
             with suppress(KafkaError):
                 await producer.stop()
+            await producer.client.close()  # which stop leaves open where the sender failed
 
 
 def _hush(producer: AIOKafkaProducer) -> None:
