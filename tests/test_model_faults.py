@@ -108,9 +108,7 @@ def test_tampered_chunks_are_refused(config: Config, tmp_path: Path, monkeypatch
     assert reasons == {kind: reason for kind, (_, reason) in TAMPERED.items()}
 
 
-def test_who_follows_outlives_a_topic_that_goes_away_and_comes_back(
-    config: Config, tmp_path: Path
-) -> None:
+def test_who_follows_outlives_a_topic_that_goes_away_and_comes_back(config: Config, tmp_path: Path) -> None:
     seen: list[list[str]] = []
 
     async def watch() -> None:

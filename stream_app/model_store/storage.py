@@ -69,20 +69,20 @@ async def _found(config: Config, digest: str, start: int, whole: bool) -> dict[i
     async with reading(config, data_topic(config), max_partition_fetch_bytes=_FETCH_BYTES) as (consumer, tp):
         first, end = (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
         consumer.seek(tp, min(max(first, start), end))
-        quiet = 0
+        quiet = count = 0
         while await consumer.position(tp) < end and quiet < _QUIET_POLLS_MAX:
             records = (await consumer.getmany(tp, timeout_ms=_POLL_MS)).get(tp, [])
             quiet = 0 if records else quiet + 1
             for record in records:
                 if chunk := chunk_of(digest, record.key, record.value, record.headers):
-                    found[chunk.index] = record.offset, chunk
+                    found[chunk.index], count = (record.offset, chunk), chunk.count
             size = sum(len(chunk.data) for _, chunk in found.values())
             if size > config.registry.max_bytes:
                 words = f"the chunks of {digest} have {size} bytes; registry.max_bytes is {config.registry.max_bytes}"
                 raise BundleRefused(words, "size")
-            if found and not whole and len(found) == next(iter(found.values()))[1].count:
+            if count and not whole and all(i in found for i in range(count)):
                 break
-    return found
+    return {i: found[i] for i in found if i < count}  # what was written last says how many there are
 
 
 async def _sent(config: Config, digest: str, chunks: Collection[Chunk]) -> list[int]:
