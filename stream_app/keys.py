@@ -9,6 +9,7 @@ array indexed by slot. What an entity carries is therefore fixed in size, and pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +47,17 @@ class Keys:
 
     def slots(self, keys: Sequence[bytes]) -> I32:
         """The slot of each key; a key not seen before gets a free one with the initial state. [n]"""
-        slot_of = self._slot_of.__getitem__
-        try:
-            return np.array(list(map(slot_of, keys)), np.int32)
-        except KeyError:
-            for key in keys:
-                if key not in self._slot_of:
-                    self._add(key)
-            return np.array(list(map(slot_of, keys)), np.int32)
+        found = self.find(keys)
+        if (new := np.flatnonzero(found < 0)).size:
+            slot_of = self._slot_of
+            for i in new.tolist():
+                key = keys[i]
+                found[i] = slot_of[key] if key in slot_of else self._add(key)
+        return found
+
+    def find(self, keys: Sequence[bytes | None]) -> I32:
+        """The slot of each key, -1 where it has none. [n]"""
+        return np.fromiter(map(self._slot_of.get, keys, repeat(-1)), np.int32, len(keys))  # type: ignore[arg-type]
 
     def take_born(self) -> list[int]:
         """The slots given out since the last call, so that the caller can put earlier state into them."""

@@ -182,8 +182,7 @@ class Pipeline:
     def _release(self) -> None:
         """Ended sessions go; entities without open windows go to the store until their next record."""
         rows, busy = self.keys[windows.STAGE], self._ledger.touched(self._committed, self._ledger.next_offset + 1)
-        dirty = distinct(busy, *self._dirty)
-        slots = np.setdiff1d(self._sessions.slots(), dirty)
+        slots = self._sessions.slots_but(np.concatenate([busy, *self._dirty]))
         ended = rows["ended_at"][slots]
         quiet = rows["clock_us"][slots] + self._idle_us <= self._ledger.clock_us
         leaving = slots[np.where(ended >= 0, ended < self._committed, quiet)]

@@ -59,8 +59,13 @@ class Sessions:
     def name(self, slot: int) -> bytes:
         return self._name_of[slot]
 
-    def slots(self) -> I32:
-        return np.array(sorted(self._name_of), np.int32)
+    def slots_but(self, others: I32) -> I32:
+        """The slots that have a session, without others. Ascending."""
+        slots = np.fromiter(self._name_of, np.int32, len(self._name_of))
+        there = np.zeros(max(int(slots.max(initial=-1)), int(others.max(initial=-1))) + 1, bool)
+        there[slots] = True
+        there[others] = False
+        return np.flatnonzero(there).astype(np.int32)
 
     def end(self, keys: Keys, slots: list[int], cold: set[int]) -> None:
         """The slots are about to be released; those in `cold` come back from the store with their next record."""

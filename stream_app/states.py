@@ -29,6 +29,7 @@ _HEADER_ROW = np.dtype(
 )
 _SECTION = struct.Struct("<8sI")
 _SECTION_ROW = np.dtype([("tag", "V8"), ("size", "<u4")])
+AT_ONCE = 2_048  # states are encoded together: few enough that what is copied on the way stays in cache
 _MAGIC = b"TRS2"
 _FIRST_MAGIC = b"TRS1"  # of before bundles were swapped: one layout for everything, and no sections
 
@@ -81,6 +82,14 @@ class StateCodec:
 
     def encode(self, keys: Keys, slots: I32, now: Ingest, before: Ingest) -> list[bytes]:
         """The states of some slots; `now` and `before` are of these slots."""
+        states: list[bytes] = []
+        for at in range(0, len(slots), AT_ONCE):
+            some = slice(at, at + AT_ONCE)
+            of_some = (Ingest(part.offset, part.rows[some]) for part in (now, before))
+            states += self._encode(keys, slots[some], *of_some)
+        return states
+
+    def _encode(self, keys: Keys, slots: I32, now: Ingest, before: Ingest) -> list[bytes]:
         header = np.empty(len(slots), _HEADER_ROW)
         header["magic"], header["layout"] = np.void(_MAGIC), np.void(self._digest)
         header["now"], header["before"] = now.offset, before.offset

@@ -132,6 +132,17 @@ def test_tombstone_ends_the_entity_and_its_next_record_begins_anew() -> None:
     assert decoded.dead_letters == ()
 
 
+def test_a_tombstone_ends_the_entity_also_for_arrow_records_that_follow_in_the_batch() -> None:
+    columns = arrow({"sensor": ["ps1"], "t_us": [CLOCK_US], "value": [1.0]})
+    slots = keys()
+    decoder = Decoder(DecoderSettings(), slots)
+    before = decoder.decode(batch(one())).samples.entity[0]
+    samples = decoder.decode(batch(one(), None, columns, headers=[(), (), ARROW_HEADERS], first=1)).samples
+    assert samples.entity.tolist()[:2] == [before, before]
+    assert samples.entity[2] != before
+    assert slots.slots([b"pump"])[0] == samples.entity[2]
+
+
 def test_default_entity_takes_the_place_of_a_missing_key() -> None:
     slots = keys()
     decoded = Decoder(DecoderSettings(default_entity="plant"), slots).decode(batch(one(), one(), key=[None, b""]))

@@ -100,7 +100,7 @@ class Decoder:
 
     def _read(self, batch: RawBatch, part: slice, clock_us: I64, dead: list[DeadLetter]) -> Iterator[tuple[_Run, Rows]]:
         """The rows of a part of the batch. Where it is not even, its halves may be: so one bad record costs little."""
-        run = _Run(batch, part, clock_us, self._settings, dead)
+        run = _Run(batch, part, clock_us, (self._settings, self._keys), dead)
         half = (part.start + part.stop) // 2
         if (parts := run.parts(self._forms)) is not None:
             yield run, rows_of_parts(parts)
@@ -119,7 +119,7 @@ class Decoder:
             rows = rows.where(~lost)
         runs = Runs(
             length=rows.count,
-            entity=self._entities(run.keys, rows),
+            entity=self._entities(run, rows),
             offset=run.offsets.take(rows.record),
             clock_us=run.clock_us.take(rows.record),
             seq=rows.seq,
@@ -127,12 +127,16 @@ class Decoder:
         )
         return Samples(runs, rows.sensor, rows.t_us, rows.value)
 
-    def _entities(self, keys: Sequence[bytes], rows: Rows) -> I32:
+    def _entities(self, run: _Run, rows: Rows) -> I32:
         """The slot of each run. A key gets one only by a sample that is used; what ends an entity retires its slot."""
-        slots = np.empty(len(keys), np.int32)
+        ends = np.flatnonzero(rows.end)
+        if run.slots is not None and not len(ends):
+            return run.slots.take(rows.record)
+        run.slots = None  # a key may have another after this
+        keys, slots = run.keys, np.empty(len(run.keys), np.int32)
         used = np.flatnonzero(np.bincount(rows.record, minlength=len(keys)))
         begin = 0
-        for end in np.searchsorted(used, rows.record[rows.end]).tolist():
+        for end in np.searchsorted(used, rows.record[ends]).tolist():
             self._fill(slots, keys, used[begin : end + 1])
             self._keys.retire(int(slots[used[end]]))
             begin = end + 1
@@ -148,19 +152,26 @@ class _Run:
     """Neighbouring records of a batch; indices of records count from its first."""
 
     def __init__(
-        self, batch: RawBatch, part: slice, clock_us: I64, settings: DecoderSettings, dead_letters: list[DeadLetter]
+        self, batch: RawBatch, part: slice, clock_us: I64, how: tuple[DecoderSettings, Keys], dead: list[DeadLetter]
     ) -> None:
+        settings, slots = how
         self.first = part.start
-        self.dead_letters = dead_letters  # of the whole batch
+        self.dead_letters = dead  # of the whole batch
         self.clock_us, self.offsets = clock_us[part], batch.offsets[part]
         self._values, headers = batch.values[part], batch.headers[part]
         self._bytes_max = settings.limits.record_bytes
-        # A missing key becomes the default entity or, where there is none, the empty key, which is refused.
-        default = (settings.default_entity or "").encode()
-        keys = batch.keys[part]
-        distinct = {key or default for key in set(keys)}
-        self.keys: Sequence[bytes] = [key or default for key in keys] if default in distinct else keys  # type: ignore[assignment]
-        self._bad_keys = {} if _all_good(distinct) else _bad(distinct)
+        keys, found = batch.keys[part], slots.find(batch.keys[part])
+        known = bool(found.size) and bool(found.min() >= 0)
+        self.slots = found if known else None  # None: a key is new, or can't be used
+        self._bad_keys: dict[bytes, Reason] = {}  # what has a slot was looked at when it got it
+        if known:
+            self.keys: Sequence[bytes] = keys  # type: ignore[assignment]
+        else:
+            # A missing key becomes the default entity or, where there is none, the empty key, which is refused.
+            default = (settings.default_entity or "").encode()
+            self.keys = [key or default for key in keys]
+            distinct = set(self.keys)
+            self._bad_keys = {} if _all_good(distinct) else _bad(distinct)
         self._arrow = {i for i, those in enumerate(headers) if those and _is_arrow(those)} if any(headers) else set()
         self._arrow -= {i for i in self._arrow if self._values[i] is None}
 

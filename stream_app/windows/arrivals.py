@@ -32,6 +32,7 @@ class Arrivals:
     runs: tuple[I64, I64]  # [r] starts and lengths of ranges of the columns that give the rows, end to end
     offset: I64  # [r]
     clock_us: I64  # [r]
+    _heads: I64  # [g] the first run of each
     _at: I64  # [r] the first row of each run
     _order: I64  # [r] which run in order of arrival
 
@@ -83,11 +84,6 @@ class Arrivals:
         return len(self._at) == len(self.columns["t_us"])
 
     @property
-    def _heads(self) -> I64:
-        """The first run of each entity."""
-        return np.searchsorted(self._at, self.starts)
-
-    @property
     def _arriving(self) -> I64:
         """The start of each run in order of arrival."""
         starts = np.empty_like(self.runs[0])
@@ -133,6 +129,7 @@ def arrivals(samples: Samples) -> Arrivals:
         runs=(starts, lengths),
         offset=offset,
         clock_us=clock_us,
+        _heads=first,
         _at=at,
         _order=order,
     )

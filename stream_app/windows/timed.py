@@ -107,9 +107,12 @@ def _pieces(came: Arrivals, odd: Joints, clock_us: I64, idle_us: int) -> _Pieces
     silent = starts[came.first_clock_us - clock_us >= idle_us]
     if (pauses := came.pauses(idle_us)).size:
         silent = distinct(silent, inner(pauses, starts)[0])
-    first = distinct(starts, odd.row[odd.step < 0], silent)
+    falls = odd.row[odd.step < 0]
+    first = distinct(starts, falls, silent) if len(falls) or len(silent) else starts
     length = lengths_of(first, len(came))
-    group = np.searchsorted(starts, first, side="right") - 1
+    group = np.arange(len(first))
+    if len(first) > len(starts):
+        group = np.searchsorted(starts, first, side="right") - 1
     is_silent = np.zeros(len(first), bool)
     is_silent[np.searchsorted(first, silent)] = True
     return _Pieces(group, first, length, came.at("t_us", first), came.at("t_us", first + length - 1), is_silent)
