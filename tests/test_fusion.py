@@ -178,8 +178,8 @@ def worlds_runs(n: int = 300) -> list[np.ndarray]:
 
 
 def test_every_loss_falls_and_one_seed_gives_one_network() -> None:
-    first, second = (fit_fusion(worlds_runs(), SHAPE, Losses(), Run(40, 3)) for _ in range(2))
-    short = fit_fusion(worlds_runs(), SHAPE, Losses(), Run(10, 3))
+    first, second = (fit_fusion(worlds_runs(), SHAPE, (Losses(), None), Run(40, 3)) for _ in range(2))
+    short = fit_fusion(worlds_runs(), SHAPE, (Losses(), None), Run(10, 3))
     for name, value in weights(first.net).items():
         np.testing.assert_array_equal(value, weights(second.net)[name], err_msg=name)
     assert set(first.last) == {"forecast", "masked", "bins", "contrast", "cpc"}
@@ -190,7 +190,7 @@ def test_every_loss_falls_and_one_seed_gives_one_network() -> None:
 @pytest.mark.parametrize("name", list(Losses.model_fields))
 def test_a_network_can_be_trained_by_each_loss_alone(name: str) -> None:
     only = Losses(**{other: float(other == name) for other in Losses.model_fields})
-    made = fit_fusion(worlds_runs(), SHAPE, only, Run(8, 0))
+    made = fit_fusion(worlds_runs(), SHAPE, (only, None), Run(8, 0))
     assert set(made.last) == {name}
     assert all(np.isfinite(value).all() for value in weights(made.net).values())
 
@@ -199,16 +199,24 @@ def test_steps_whose_loss_is_not_finite_are_skipped_and_too_many_end_the_run() -
     runs = worlds_runs()
     runs[0][:, 0, 0] = np.nan
     with pytest.raises(ValueError, match=f"not finite in {BAD_STEPS_MAX + 1} of"):
-        fit_fusion(runs, SHAPE, Losses(), Run(40, 0))
+        fit_fusion(runs, SHAPE, (Losses(), None), Run(40, 0))
     descent = Descent({"w": torch.zeros(2)})
     assert not any(descent.is_finite(float("nan"), step) for step in range(BAD_STEPS_MAX))
     assert descent.is_finite(1.0, BAD_STEPS_MAX)
     assert descent.skipped == BAD_STEPS_MAX
 
 
+def test_a_network_goes_on_from_another_with_its_encoders_as_they_were() -> None:
+    first = fit_fusion(worlds_runs(), SHAPE, (Losses(), None), Run(12, 3)).net
+    again = fit_fusion(worlds_runs(), SHAPE, (Losses(), first), Run(4, 3)).net
+    same = {name: np.array_equal(value, weights(first)[name]) for name, value in weights(again).items()}
+    assert all(kept for name, kept in same.items() if name.startswith("encoders."))
+    assert not any(kept for name, kept in same.items() if name.startswith("across."))
+
+
 def test_a_run_that_is_too_short_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match=f"more than {SHAPE.reach} frames"):
-        fit_fusion([frames(20)], SHAPE, Losses(), Run(5, 0))
+        fit_fusion([frames(20)], SHAPE, (Losses(), None), Run(5, 0))
 
 
 @pytest.mark.parametrize("kind", ["single", "multirate"])

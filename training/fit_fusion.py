@@ -41,29 +41,35 @@ class FusionFit:
     last: dict[str, float]
 
 
-def fit_fusion(runs: list[F32], shape: FusionShape, losses: Losses, how: Run) -> FusionFit:
+def fit_fusion(runs: list[F32], shape: FusionShape, wanted: tuple[Losses, Fusion | None], how: Run) -> FusionFit:
     """Trains on runs of frames [f, c, 4] as `models.sights.inputs` gives them, each an entity's own.
+
+    wanted: the losses, and a network of the same shape to go on from, encoders frozen, in small steps; None: anew.
 
     Raises ValueError where no run is longer than the network looks back, or the loss is not finite again and again.
     """
+    losses, start = wanted
     runs = [np.clip(run, -CLIPPED, CLIPPED) for run in runs if len(run) > shape.reach]
     if not runs:
         raise ValueError(f"the fusion network needs a run of more than {shape.reach} frames")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(how.seed)
         net, heads = Fusion(shape).to(how.device), Heads(shape).to(how.device)
+    if start is not None:
+        net.load_state_dict(start.state_dict())
     every = dict(net.named_parameters()) | {f"heads.{name}": w for name, w in heads.named_parameters()}
     weights = {name: weight for name, weight in losses.model_dump().items() if weight > 0}
     descent, rng = Descent(every), np.random.default_rng(how.ranks.seed(how.seed))
     curve, seen = np.full(how.steps, np.nan), dict[str, list[float]]()
-    freeze, thaw = round(PRETRAINED * how.steps), round(FUSED * how.steps)
+    freeze, thaw = (0, how.steps) if start else (round(PRETRAINED * how.steps), round(FUSED * how.steps))
     for step in range(how.steps):
         batch = _batch(_draw(runs, shape, rng), shape, rng, how.device)
         if step < freeze:
             phase, names, peak = (0, freeze), [n for n in every if n.startswith(ENCODERS)], LEARNING_RATE
             found = encoder_losses(net, heads, batch, set(weights))
         elif step < thaw:
-            phase, names, peak = (freeze, thaw), [n for n in every if not n.startswith("encoders.")], LEARNING_RATE
+            phase, names = (freeze, thaw), [n for n in every if not n.startswith("encoders.")]
+            peak = FINE * LEARNING_RATE if start else LEARNING_RATE
             found = fusion_losses(net, heads, batch, set(weights), frozen=True)
         else:
             phase, names, peak = (thaw, how.steps), list(every), FINE * LEARNING_RATE

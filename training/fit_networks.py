@@ -84,7 +84,8 @@ def _fusion_steps(frames: Frames) -> int:
 
 def _tcn(frames: Frames) -> tuple[Tcn, dict[str, Any]]:
     source = frames.views.wide if frames.single else frames.views.squashed
-    how = Run(_tcn_steps(frames), frames.seed, frames.device, frames.ranks, frames.start)
+    start = frames.start.tcn if frames.start else None
+    how = Run(_tcn_steps(frames), frames.seed, frames.device, frames.ranks, start)
     fit = fit_forecast(_runs(source, frames), how)
     return fit.forecast, {"curve": fit.curve.tolist(), "skipped_steps": fit.skipped}
 
@@ -99,7 +100,9 @@ def _fusion(frames: Frames) -> tuple[Any, dict[str, Any]]:
     shape = FusionShape.of(frames.look.grid, sensors, (recipe.width, recipe.encoder_width), found)
     source = inputs((table.mean, table.std, table.slope), frames.views.present)
     how = Run(_fusion_steps(frames), frames.seed, frames.device, frames.ranks)
-    fit = fit_fusion(_runs(source, frames), shape, recipe.losses, how)
+    known = frames.start.fusion if frames.start else None
+    start = known if known and known.shape == shape else None  # other sensors or rates: from the beginning
+    fit = fit_fusion(_runs(source, frames), shape, (recipe.losses, start), how)
     report = {"curve": fit.curve.tolist(), "skipped_steps": fit.skipped, "losses": fit.last}
     return fit.net, report | {"rates": {rate.name: len(rate.sensors) for rate in found}}
 

@@ -33,12 +33,13 @@ from training.fit_budget import within
 from training.fit_networks import Trained as Networks
 from training.fit_networks import fit_networks
 from training.fit_parts import FittedPart, fit_parts
-from training.fit_placement import Placed, fit_placement
+from training.fit_placement import fit_placement
 from training.folds import ENTITIES_MIN
 from training.frames import Frames, evenly
 from training.look import Look, look, look_again
 from training.ranks import ALONE, Ranks
 from training.rehearsal import Sample, rehearsed, sample_of
+from training.sensor_report import lines, sensor_report
 from training.trimming import spread, strange
 
 FRAMES_MIN = 24  # live frames to learn from
@@ -93,7 +94,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     if again is not None and how.sample is not None:
         table = rehearsed(table, how.sample, again, scaling)
     frames, scaling = _frames(table, seen, scaling, how)
-    frames = replace(frames, start=again.networks.tcn if again else None)
+    frames = replace(frames, start=again.networks if again else None)
     how.say(f"{len(frames.at)} frames of {len(np.unique(frames.entity))} entities to learn from")
     budget_s = how.budget_s and how.budget_s / (2 if how.trim else 1)  # trimmed, it is learned twice
     extent = within(frames, budget_s, began)
@@ -108,6 +109,8 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     ratio = np.where(np.isnan(held), pace.start, held / unit)
     embedding, embedded = _embedding(frames, parts)
     placed = fit_placement(_drawn(embedded, extent.n_placed, np.random.default_rng(how.seed)))
+    for note in lines(trained.report, placed):
+        how.say(note)
     made = {name: part.part for name, part in parts.items()}
     fitted = Fitted(data.sensors, seen.grid, scaling, made, unit, pace, embedding, placed.known, trained.networks)
     fitted = replace(fitted, own=_own(fitted, frames))
@@ -127,7 +130,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
         tail,
         _lineage(data),
     )
-    report = _report(parts, trained.report, placed, scores) | {"seconds": time.monotonic() - began, "risk": risk}
+    report = sensor_report(parts, trained.report, placed, scores) | {"seconds": time.monotonic() - began, "risk": risk}
     report |= {"n_windows": len(scenes), "left_out": left_out, "budget": list(extent.notes)}
     return Trained(bundle, (*seen.notes, *extent.notes), report)
 
@@ -289,17 +292,3 @@ def _lineage(data: Dataset) -> dict[str, Any]:
 
 def _recipe(how: SensorTraining) -> dict[str, Any]:
     return {"recipe": how.recipe.model_dump(mode="json")}
-
-
-def _report(parts: dict[str, FittedPart], networks: dict[str, Any], placed: Placed, scores: F64) -> dict[str, Any]:
-    """Plain numbers and lists. `curve`: of the first network; the others' are under `networks`."""
-    quantiles = [0.5, 0.9, 0.95, 0.99, 0.999]
-    first = next(iter(networks.values()), {"curve": [], "skipped_steps": 0})
-    return {
-        "curve": first["curve"],
-        "skipped_steps": sum(network["skipped_steps"] for network in networks.values()),
-        "networks": networks,
-        "parts": {n: [float(v) for v in np.nanquantile(p.held_out, quantiles)] for n, p in parts.items()},
-        "held_out_scores": [float(v) for v in np.quantile(scores, np.linspace(0, 1, 201))],
-        "clusters": placed.facts(),
-    }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.forecast import Forecast
+from models.networks import Networks
 from models.parts import OF_ONE, OF_OTHERS, SEVERAL, SINGLE, Views, settled
 from models.scenes import F64, I64
 from stream_app.recipe import DEFAULT, Recipe
@@ -33,7 +33,7 @@ class Frames:
     recipe: Recipe = DEFAULT
     device: str = "cpu"
     ranks: Ranks = ALONE
-    start: Forecast | None = None  # the forecasting network to go on from
+    start: Networks | None = None  # to go on from
     steps_max: int | None = None  # of each network's training; None: as many as are of use
 
     @property
