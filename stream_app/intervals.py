@@ -48,7 +48,7 @@ def drifts(messages: Iterable[Message], detector: str) -> Drifted:
     """When each bundle was first found to drift: by entity (empty: all of them) and digest."""
     found: Drifted = {}
     for _, body in _read(messages, detector):
-        at_us = _moment(body.get("at"))
+        at_us = moment_us(body.get("at"))
         if at_us is not None:
             key = (str(body.get("entity")), str(body.get("bundle")))
             found[key] = min(at_us, found.get(key, at_us))
@@ -68,7 +68,7 @@ def alerts(
         last.pop(identity, None)
         if body.get("status") == "retracted" or found is None or _after_drift(body, found, drifted or {}):
             continue
-        detected_us = _moment(body.get("detected_at"))
+        detected_us = moment_us(body.get("detected_at"))
         if stride_us is not None and detected_us is not None:
             found = replace(found, start_us=max(found.start_us, detected_us - stride_us))
         last[identity] = found
@@ -81,17 +81,17 @@ def control(messages: Iterable[Message], detector: str) -> list[Interval]:
     open_since: dict[tuple[str, str], int] = {}
     for t_us, body in _read(messages, detector):
         command, entity = body.get("command"), str(body.get("entity") or "")
-        start_us = _moment(body.get("start"))
+        start_us = moment_us(body.get("start"))
         at_us = t_us if start_us is None else start_us
         if command in _OPENS:
-            end_us = _moment(body.get("end"))
+            end_us = moment_us(body.get("end"))
             if end_us is None:
                 open_since.setdefault((_OPENS[command], entity), at_us)
             elif end_us > at_us:
                 done.append(Interval(entity, at_us, end_us, _OPENS[command]))
         elif command in _CLOSES:
             since = open_since.pop((_CLOSES[command], entity), None)
-            until = _moment(body.get("end")) or at_us
+            until = moment_us(body.get("end")) or at_us
             if since is not None and until > since:
                 done.append(Interval(entity, since, until, _CLOSES[command]))
     return done + [Interval(entity, since, FOREVER_US, why) for (why, entity), since in open_since.items()]
@@ -135,6 +135,15 @@ def overlapping(
     return {why: rows for why, rows in found.items() if len(rows)}
 
 
+def moment_us(text: Any) -> int | None:
+    """Microseconds since the epoch of RFC 3339 text with a zone; None for anything else."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return round(moment.timestamp() * 1e6) if moment.tzinfo else None
+
+
 def _after_drift(alert: Mapping[str, Any], found: Interval, drifted: Drifted) -> bool:
     moments = (drifted.get((entity, str(alert.get("bundle")))) for entity in ("", found.entity))
     return any(at_us is not None and found.end_us > at_us for at_us in moments)
@@ -156,15 +165,7 @@ def _read(messages: Iterable[Message], detector: str) -> Iterable[tuple[int, Map
 
 
 def _interval(body: Mapping[str, Any], start: str, end: str, why: str) -> Interval | None:
-    start_us, end_us = _moment(body.get(start)), _moment(body.get(end))
+    start_us, end_us = moment_us(body.get(start)), moment_us(body.get(end))
     if start_us is None or end_us is None or start_us >= end_us or not isinstance(body.get("entity"), str):
         return None
     return Interval(str(body["entity"]), start_us, end_us, why)
-
-
-def _moment(text: Any) -> int | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return None
-    return round(moment.timestamp() * 1e6) if moment.tzinfo else None

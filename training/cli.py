@@ -105,12 +105,21 @@ def bench_robustness(file: Labelled, train: Normal = None, as_json: Json = False
 @app.command(epilog="\b\nExample: tailrace demo --real")
 def demo(
     real: Annotated[bool, typer.Option("--real", help="On a real series: water flow through a pipe.")] = False,
+    drift: Annotated[bool, typer.Option("--drift", help="The world changes, and the model with it.")] = False,
+    kafka: Annotated[bool, typer.Option("--kafka", help="With --drift: on Apache Kafka.")] = False,
     keep: Annotated[Path | None, typer.Option(help="Keep data, bundles and logs in this folder.")] = None,
 ) -> None:
     """Everything on an embedded broker, ending with real alerts.
 
     A fleet is made up, detectors are trained on its normal part, a worker runs, faults appear and alerts arrive.
     """
+    if (kafka and not drift) or (real and drift):
+        raise UsageError("--kafka goes with --drift, and --real without it")
+    if drift:
+        from training.demo_drift import run_drift_demo
+
+        run_drift_demo("kafka" if kafka else "embedded", keep)
+        return
     from training.demo import run_demo
 
     run_demo(real=real, folder=keep)

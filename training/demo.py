@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -35,6 +35,7 @@ from training.demo_stories import Story, fleet_stories, real_story
 from training.demo_verdict import Books, Verdict, judge
 from training.train import Order, train
 
+Kind = Literal["embedded", "kafka"]
 PARTITIONS = 2
 _POLL_S = 0.5
 _WORKER_S = 150  # a worker that takes longer has come to a stop
@@ -43,9 +44,9 @@ _WORKER_S = 150  # a worker that takes longer has come to a stop
 def run_demo(real: bool = False, folder: Path | None = None) -> None:
     """Runs it. Raises CheckFailed if the accounting does not add up, or a worker failed."""
     logs_to_stderr()
-    with _kept(folder) as home:
+    with kept(folder) as home:
         stories = [real_story(home)] if real else fleet_stories(home)
-        with _broker(home) as brokers:
+        with broker(home) as brokers:
             for story in stories:
                 _prepare(story, brokers, home)
             seen = _watch(stories, home)
@@ -55,7 +56,7 @@ def run_demo(real: bool = False, folder: Path | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _kept(folder: Path | None) -> Iterator[Path]:
+def kept(folder: Path | None) -> Iterator[Path]:
     """The folder to keep, or one that goes away."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,10 +67,11 @@ def _kept(folder: Path | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _broker(home: Path) -> Iterator[str]:
+def broker(home: Path, kind: Kind = "embedded") -> Iterator[str]:
+    """A broker of its own, until the end; gives where it answers."""
     directory = home / "broker"
-    _step("an embedded broker", "tailrace broker start")
-    started = start_broker("embedded", port=free_port(), directory=directory)
+    step(f"a broker: {kind}", "tailrace broker start" + (" --kafka" if kind == "kafka" else ""))
+    started = start_broker(kind, port=free_port(), directory=directory)
     try:
         yield started.bootstrap
     finally:
@@ -79,12 +81,12 @@ def _broker(home: Path) -> Iterator[str]:
 def _prepare(story: Story, brokers: str, home: Path) -> None:
     """Trains a detector, and puts what it shall judge on a topic."""
     config = _configuration(story, brokers, home)
-    _step(f"{story.name}: train on the normal part", f"tailrace train --input {story.train.name} --out {story.name}")
+    step(f"{story.name}: train on the normal part", f"tailrace train --input {story.train.name} --out {story.name}")
     began = time.monotonic()
-    train(Order(str(story.train), home / story.name, config=config, budget=story.budget), _indented)
+    train(Order(str(story.train), home / story.name, config=config, budget=story.budget), indented)
     note(f"   {time.monotonic() - began:.1f} s")
     topic = story.topic
-    _step(f"{story.name}: what happens next", f"tailrace produce --input {story.live.name} --topic {topic}")
+    step(f"{story.name}: what happens next", f"tailrace produce --input {story.live.name} --topic {topic}")
     settings = load(config)
     create(settings, PARTITIONS, ())
     sent = produce(Job(story.live, topic, form="chunks", end=True), settings)
@@ -113,7 +115,7 @@ def _configuration(story: Story, brokers: str, home: Path) -> Path:
 def _watch(stories: Sequence[Story], home: Path) -> dict[str, list[dict[str, Any]]]:
     """Runs a worker per detector to the end of its topic, and prints the alerts as they come."""
     for story in stories:
-        _step(f"{story.name}: a worker", f"tailrace worker --config {story.name}.yaml --until-end")
+        step(f"{story.name}: a worker", f"tailrace worker --config {story.name}.yaml --until-end")
     with contextlib.ExitStack() as stack:
         workers = {story.name: _worker(story, home, stack) for story in stories}
         seen: dict[str, list[dict[str, Any]]] = {story.name: [] for story in stories}
@@ -121,7 +123,7 @@ def _watch(stories: Sequence[Story], home: Path) -> dict[str, list[dict[str, Any
     for name, worker in workers.items():
         if worker.returncode:
             raise TailraceError(
-                f"the worker of {name} ended with {worker.returncode}: {_last_line(home / f'{name}.log')}"
+                f"the worker of {name} ended with {worker.returncode}: {last_line(home / f'{name}.log')}"
             )
     return seen
 
@@ -132,11 +134,12 @@ def _worker(story: Story, home: Path, stack: contextlib.ExitStack) -> subprocess
     code = "from training.cli import main; main()"
     command = [sys.executable, "-c", code, "worker", "--config", str(config), "--until-end"]
     worker = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    stack.callback(_ended, worker)
+    stack.callback(ended, worker)
     return worker
 
 
-def _ended(worker: subprocess.Popen[bytes]) -> None:
+def ended(worker: subprocess.Popen[bytes]) -> None:
+    """Asks a process to end, and waits for it."""
     if worker.poll() is None:
         worker.terminate()
     worker.wait(timeout=30)
@@ -166,7 +169,8 @@ async def _print(config: Config, seen: list[dict[str, Any]]) -> None:
             say(f"ALERT  {line(alert)}")
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
+    """What a process said in the end."""
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1][:500] if lines else "it said nothing"
 
@@ -194,9 +198,11 @@ def _conclude(story: Story, seen: list[dict[str, Any]], home: Path) -> Verdict:
     return verdict
 
 
-def _indented(line: str) -> None:
+def indented(line: str) -> None:
+    """A line that belongs to the step above."""
     note(f"   {line}")
 
 
-def _step(what: str, command: str) -> None:
+def step(what: str, command: str) -> None:
+    """What happens next, and how a user does it."""
     note(f"== {what}\n   $ {command}")
