@@ -72,22 +72,9 @@ def run_drift_demo(kind: Kind, folder: Path | None) -> None:
     with kept(folder) as home, broker(home, kind) as brokers, contextlib.ExitStack() as stack:
         stage = _prepared(home, brokers)
         worker = _process(stage, stack, "worker", "--config", "pumps.yaml")
-        options = (
-            "--on-drift",
-            "--fine-tune",
-            "--settle",
-            SETTLE,
-            "--at-most",
-            "1m",
-            "--promote-after",
-            SHADOW,
-            "--once",
-        )
-        refit = _process(stage, stack, "refit", "--config", "pumps.yaml", *options)
-        step(
-            "time passes, 60 times as fast",
-            f"tailrace produce --input {FILES[1]} --topic pump-samples --speed {SPEED:g}",
-        )
+        refit = _process(stage, stack, "refit", "--config", "pumps.yaml", "--on-drift", *PATIENCE)
+        produced = f"tailrace produce --input {FILES[1]} --topic pump-samples --speed {SPEED:g}"
+        step(f"time passes, {SPEED:g} times as fast", produced)
         _produce(stage)
         _until_promoted(stage, worker, refit)
         time.sleep(LAST_S)
