@@ -45,9 +45,9 @@ SPEED = 60.0  # event time runs so much faster than ours
 TRAIN_S = 1200.0
 BEFORE_S = 2700.0  # drift of one entity is measured against its first 24 blocks of 32 windows: 33 minutes
 AFTER_S = 9000.0  # more than the rest takes at this speed
-# 20 and 10 minutes of the pumps' time
-PATIENCE = ("--fine-tune", "--settle", "20s", "--at-most", "1m", "--promote-after", "10s", "--once")
-PATIENCE_S = 170.0
+# 20 minutes of the pumps' time
+PATIENCE = ("--fine-tune", "--budget", "20s", "--settle", "20s", "--at-most", "1m", "--promote-after", "0s", "--once")
+PATIENCE_S = 180.0
 LAST_S = 15.0  # with the new bundle, to see what it does
 FILES = ("pumps-normal.parquet", "pumps-live.parquet")
 

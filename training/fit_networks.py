@@ -22,7 +22,7 @@ from training.folds import ENTITIES_MIN
 from training.frames import Frames
 
 LEARNED = 0.85  # of the frames teach the networks, the rest says how much worse they are on new ones
-STEPS, STEPS_FEW, FEW = 250, 150, 1_000  # of training; fewer where there are fewer than FEW frames
+STEPS, STEPS_FEW, FEW = 250, 150, 1_000  # of training; fewer for fewer than FEW frames, and to go on
 SILENCE = 20  # frames without a sample that do not end a run: the least for which values stand
 STEPS_GRID = 25  # a time budget gives a multiple of it
 FUSION_STEPS = 300  # in three phases; twice as many changed little
@@ -73,7 +73,8 @@ def _needs_tcn(frames: Frames) -> bool:
 
 
 def _tcn_steps(frames: Frames) -> int:
-    steps = frames.recipe.steps or (STEPS_FEW if len(frames.at) < FEW else STEPS)
+    few = frames.start is not None or len(frames.at) < FEW
+    steps = frames.recipe.steps or (STEPS_FEW if few else STEPS)
     return min(steps, frames.steps_max or steps)
 
 

@@ -22,7 +22,7 @@ from training.frames import Frames
 
 RUN = 130  # scored frames: what one draw of the network's training takes
 BYTES_MAX = 4 << 20  # of a bundle that has some megabytes anyway
-RUNS_MAX = 20
+RUNS_MAX = 8  # about 1,000 scored frames: as many as an hour of new ones, or the old outweigh the new
 _COLUMNS = {"mean": "float32", "std": "float32", "slope": "float32", "age": "int32"}
 _PREFIX = "sample."
 
