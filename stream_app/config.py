@@ -180,6 +180,22 @@ class Gates(Section):
     latency: Duration | None = 50_000  # per window and batch of one entity: a worker with 20 such windows/s is busy
 
 
+class Shadow(Section):
+    """How a version in shadow is run beside the live one."""
+
+    share: float = Field(default=1.0, gt=0, le=1)  # of entities
+    budget: float = Field(default=0.25, gt=0, le=1)  # of one core; what does not fit into it is passed over
+
+
+class Guard(Section):
+    """When a version that was promoted is rolled back: where it alarms more often than its contract allows."""
+
+    watch: Duration = 3_600_000_000  # after the promotion
+    factor: float = Field(default=3.0, ge=1)  # episodes per promised one that are not held against it
+    level: float = Field(default=1e-4, gt=0, lt=0.5)  # chance to roll back a version that keeps to the factor
+    refused: float = Field(default=0.05, gt=0, le=1)  # share of windows without a score, of at least 100
+
+
 class Config(Section):
     """Everything about one detector. `sources` alone has no default."""
 
@@ -196,6 +212,8 @@ class Config(Section):
     training: Recipe = Recipe()
     gates: Gates = Gates()
     worker: Worker = Worker()
+    shadow: Shadow = Shadow()
+    guard: Guard = Guard()
     registry: Registry = Registry()
 
     @property

@@ -44,6 +44,7 @@ class PipelineSpec:
     partition: int = 0
     store: MutableMapping[bytes, bytes] = field(default_factory=dict)
     model: str | None = None  # None: the configuration's
+    shadow: PipelineSpec | None = None  # of a bundle that judges the same windows and says nothing that counts
 
     @property
     def bundle(self) -> str:

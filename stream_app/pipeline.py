@@ -29,7 +29,9 @@ from stream_app.ledger import DEAD, DUPLICATE, LATE, READ, SCORED, Accounting, L
 from stream_app.records.decoder import Decoder, DecoderSettings
 from stream_app.samples import DeadLetter, Decoded, RawBatch, Samples
 from stream_app.sessions import Sessions
+from stream_app.shadow import Shadow
 from stream_app.states import Ingest, StateCodec
+from stream_app.translation import Translation
 from stream_app.windows import timed as windows
 from stream_app.windows.closed import rounds
 from stream_app.windows.segments import distinct, starts_of
@@ -51,6 +53,7 @@ class Pipeline:
         self._codec = StateCodec(self.keys, layout_of(spec))
         self._ledger = Ledger()
         self._sessions = Sessions(spec.store)
+        self.shadow = _shadow(spec, self.decoder)
         self._committed = 0
         self._dirty: list[I32] = []
 
@@ -87,7 +90,16 @@ class Pipeline:
             return Result(letters)
         said = [self._judges.update(self._fresh(*part)) for part in rounds(closed) if len(part[1])]
         over = np.concatenate([closed.ended, closed.idle, closed.forced])
+        if self.shadow is not None:
+            self._tell_shadow(self.shadow, said, over)
         return joined(letters, said, self._judges.end(over) if len(over) else ())
+
+    def _tell_shadow(self, shadow: Shadow, said: list[Result], over: I32) -> None:
+        for part in said:
+            if part.windows is not None:
+                shadow.offer(part.windows, self._sessions.name)
+        if len(over):
+            shadow.end(over)
 
     def _fresh(self, scenes: Scenes, ordinal: I64) -> Scenes:
         """The windows that no state has seen yet; from now on they have been seen."""
@@ -125,6 +137,16 @@ class Pipeline:
         self._committed = offset
         self._sessions.index(offset, self._codec)
 
+    def set_shadow(self, of: PipelineSpec | None) -> None:
+        """Another bundle judges beside this one from now on, or none; what it has learned before is in the states."""
+        self.spec = replace(self.spec, shadow=of)
+        self.shadow = _shadow(self.spec, self.decoder)
+        for slot in self._sessions.slots().tolist() if self.shadow is not None else ():
+            session = self._sessions.name(slot)
+            state = self.spec.store.get(session)
+            assert self.shadow is not None
+            self.shadow.begin(slot, session, self._codec.sections(state) if state else {})
+
     def safe_offset(self) -> int:
         return self._ledger.safe_offset(self._windows.needed_offset(self._ledger.safe_offset))
 
@@ -135,7 +157,7 @@ class Pipeline:
         """
         offset = self.safe_offset()
         accounting, clock_us = self._ledger.below(offset)
-        dirty = distinct(*self._dirty, self._ledger.touched(self._committed, offset))
+        dirty = distinct(*self._dirty, self._ledger.touched(self._committed, offset), self._learned_by_shadow())
         self._dirty = []
         states = self._encode(dirty, offset)
         self.spec.store.update(states)
@@ -163,7 +185,16 @@ class Pipeline:
         rows = self.keys[windows.STAGE]
         now, before = (Ingest(at, self._ledger.rows_at(at, slots, rows)) for at in (offset, self._committed))
         states = self._codec.encode(self.keys, slots, now, before)
-        return dict(zip(map(self._sessions.name, slots.tolist()), states, strict=True))
+        names = list(map(self._sessions.name, slots.tolist()))
+        if self.shadow is not None:
+            behind = self.shadow.sections(slots, names)
+            states = [state + more for state, more in zip(states, behind, strict=True)]
+        return dict(zip(names, states, strict=True))
+
+    def _learned_by_shadow(self) -> I32:
+        if self.shadow is None:
+            return np.empty(0, np.int32)
+        return np.intersect1d(self.shadow.take_touched(), self._sessions.slots())
 
     def _welcome(self, samples: Samples) -> None:
         """Slots given to keys in this batch get the state that is kept for them, or a session that begins here."""
@@ -175,7 +206,9 @@ class Pipeline:
         birth = dict(zip(runs.entity[first].tolist(), runs.offset[first].tolist(), strict=True))
         for slot in born:
             if slot in birth:
-                self._sessions.begin(self.keys, slot, birth[slot], self._codec)
+                state = self._sessions.begin(self.keys, slot, birth[slot], self._codec)
+                if self.shadow is not None:
+                    self.shadow.begin(slot, self._sessions.name(slot), self._codec.sections(state) if state else {})
             else:
                 self.keys.release([slot])  # all its records were dead letters
 
@@ -187,8 +220,18 @@ class Pipeline:
         quiet = rows["clock_us"][slots] + self._idle_us <= self._ledger.clock_us
         leaving = slots[np.where(ended >= 0, ended < self._committed, quiet)]
         self._windows.forget(leaving)
+        if self.shadow is not None:
+            self.shadow.leave(leaving)
         self._sessions.end(self.keys, leaving.tolist(), set(leaving[rows["ended_at"][leaving] < 0].tolist()))
         self.keys.release(leaving.tolist())
+
+
+def _shadow(spec: PipelineSpec, decoder: Decoder) -> Shadow | None:
+    if spec.shadow is None or spec.shadow.detector is None or spec.detector is None:
+        return None
+    words = decoder.vocabulary if spec.detector.kind == "tokens" else {}
+    translation = Translation(spec.detector, spec.shadow.detector, words)
+    return Shadow(spec.shadow, translation, spec.config.shadow.share)
 
 
 def _decoding(spec: PipelineSpec) -> DecoderSettings:

@@ -44,17 +44,20 @@ class Sessions:
                 births[key].append((birth, name))
         self._waiting = defaultdict(deque, {k: deque(n for _, n in sorted(v)) for k, v in births.items()})
 
-    def begin(self, keys: Keys, slot: int, birth: int, codec: StateCodec) -> None:
+    def begin(self, keys: Keys, slot: int, birth: int, codec: StateCodec) -> bytes | None:
+        """Puts a session's state into a slot that was just given to its key; gives it, packed, where there is one."""
         key = keys.key(slot)
         waiting = self._waiting.get(key)
         name = waiting.popleft() if waiting else session_key(key, birth)
         if waiting is not None and not waiting:
             del self._waiting[key]
         self._name_of[slot] = name
-        if name in self._store:
+        state = self._store.get(name)
+        if state is not None:
             ours = name in self._cold or self._restored_at is None
-            codec.decode(keys, slot, self._store[name], np.iinfo(np.int64).max if ours else self._restored_at or 0)
+            codec.decode(keys, slot, state, np.iinfo(np.int64).max if ours else self._restored_at or 0)
             self._cold.discard(name)
+        return state
 
     def name(self, slot: int) -> bytes:
         return self._name_of[slot]

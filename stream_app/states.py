@@ -122,11 +122,11 @@ class StateCodec:
             keys.unpack(slot, self._tags[tag].stages, found[tag])
         return self._layout.own is not None and self._layout.own.tag(keys) in found
 
-    def section(self, state: bytes, tag: bytes) -> bytes | None:
-        """What somebody has written under a tag; None where nobody has."""
+    def sections(self, state: bytes) -> dict[bytes, bytes]:
+        """What anybody has written into a state, by tag."""
         if self._header(state)[0] != _MAGIC:
-            return None
-        return dict(_sections(state[_HEADER.size + 2 * self._size + self._carried_size :])).get(tag)
+            return {}
+        return dict(_sections(state[_HEADER.size + 2 * self._size + self._carried_size :]))
 
     def _header(self, state: bytes) -> tuple[bytes, bytes, int, int, int]:
         fits = len(state) >= _HEADER.size + 2 * self._size + self._carried_size

@@ -111,6 +111,7 @@ class Live:
     folder: Path
     worker: Mapping[str, Any] = field(default_factory=dict)
     security: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)  # sections of the configuration
     processes: list[WorkerProcess] = field(default_factory=list)
 
     def data(self, **worker: Any) -> dict[str, Any]:
@@ -120,9 +121,10 @@ class Live:
             "brokers": self.bootstrap,
             "sources": [{"topic": self.topic}],
             "windows": {"lateness": "2s", "idle": "1h"},
-            "topics": {"alerts": f"{self.name}-alerts", "scores": f"{self.name}-scores", "drift": f"{self.name}-drift"},
+            "topics": {name: f"{self.name}-{name}" for name in ("alerts", "scores", "drift", "models")},
             "security": dict(self.security),
             "worker": {**swift, **self.worker, **worker},
+            **self.more,
         }
 
     def config(self) -> Config:
@@ -167,7 +169,7 @@ class Live:
     def alerts(self) -> dict[str, dict[str, Any]]:
         """By id, the last message each, without the wall clock: what is left after compaction."""
         return {
-            r.key.decode(): _timeless(orjson.loads(r.value)) for r in read_all(self.bootstrap, f"{self.name}-alerts")
+            r.key.decode(): timeless(orjson.loads(r.value)) for r in read_all(self.bootstrap, f"{self.name}-alerts")
         }
 
     def expected(self) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
@@ -180,8 +182,8 @@ class Live:
         for partition, records in partitions.items():
             pipeline = Pipeline(PipelineSpec(self.config(), DETECTOR, self.topic, partition))
             pipeline.restore(0, "")
-            for alert in pipeline.step(_batch(self.topic, partition, records)).alerts:
-                alerts[alert.alert_id] = _timeless(orjson.loads(orjson.dumps(alert)))
+            for alert in pipeline.step(batch_of(self.topic, partition, records)).alerts:
+                alerts[alert.alert_id] = timeless(orjson.loads(orjson.dumps(alert)))
             total = {name: total.get(name, 0) + n for name, n in pipeline.accounting().as_dict().items()}
         return alerts, total
 
@@ -231,7 +233,7 @@ class WorkerProcess:
         return any(event.get("event") == "partitions" for event in self.events())
 
 
-def _batch(topic: str, partition: int, records: list[Any]) -> RawBatch:
+def batch_of(topic: str, partition: int, records: list[Any]) -> RawBatch:
     return RawBatch(
         topic,
         partition,
@@ -243,5 +245,5 @@ def _batch(topic: str, partition: int, records: list[Any]) -> RawBatch:
     )
 
 
-def _timeless(alert: dict[str, Any]) -> dict[str, Any]:
+def timeless(alert: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in alert.items() if name != "published_at"}

@@ -1,4 +1,5 @@
-"""A worker with the plain detector, as a process of its own: `plain_worker.py CONFIG [--until-end] [--slow S]`."""
+"""A worker with the plain detector, or the one its configuration follows, as a process of its own:
+`plain_worker.py CONFIG [--until-end] [--slow S]`."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from models.detector import Scored
 from models.scenes import Scenes
 from stream_app.config import parse
 from stream_app.errors import TailraceError
+from stream_app.live.following import is_followed
 from stream_app.live.observe import start_log
 from stream_app.live.worker import run_worker
 
@@ -38,7 +40,7 @@ def main() -> int:
     start_log()
     SlowDetector.seconds = options.slow
     config = parse(yaml.safe_load(options.config.read_text()))
-    detector = SlowDetector(windows=DETECTOR.windows)
+    detector = None if is_followed(config) else SlowDetector(windows=DETECTOR.windows)
     try:
         return asyncio.run(run_worker(config, detector, until_end=options.until_end))
     except TailraceError as problem:

@@ -102,13 +102,15 @@ def worker(
     import asyncio
 
     from stream_app.config import load
+    from stream_app.live.following import is_followed
     from stream_app.live.observe import start_log
     from stream_app.live.worker import run_worker
     from stream_app.opening import configured_detector
 
     start_log(verbose=bool(os.environ.get("TAILRACE_DEBUG")))
     settings = load(config)
-    raise typer.Exit(asyncio.run(run_worker(settings, configured_detector(settings), until_end=until_end)))
+    detector = None if is_followed(settings) else configured_detector(settings)
+    raise typer.Exit(asyncio.run(run_worker(settings, detector, until_end=until_end)))
 
 
 @app.command(epilog="\b\nExample: tailrace status --config pump.yaml --json")

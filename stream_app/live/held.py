@@ -1,7 +1,8 @@
 """What a worker holds of a partition, and what all its partitions share.
 
-In: the group's commit, and what Kafka still keeps. Out: where to start. Remembers: per partition its pipeline, where
-its reader stands, and the membership under which it was given; for the process, how far it has come.
+In: the group's commit, and what Kafka still keeps. Out: where to start, and with which bundle. Remembers: per
+partition its pipeline, where its reader stands, and the membership under which it was given; for the process, how far
+it has come.
 """
 
 from __future__ import annotations
@@ -9,20 +10,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from models.detector import Detector
+from stream_app.checkpoint import Books, Swap, metadata, read_books
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError
 from stream_app.ledger import Accounting
+from stream_app.live.fetching import BATCHES_AHEAD
+from stream_app.live.following import Model, Models
+from stream_app.live.guarding import Guard
 from stream_app.live.leases import Lease
 from stream_app.live.observe import Metrics
 from stream_app.live.publish import Publisher
+from stream_app.live.shadowing import Shadowing
 from stream_app.pipeline import Pipeline, PipelineSpec
 
 log = structlog.get_logger("worker")
@@ -36,24 +42,77 @@ class Kafka(Protocol):
     async def seek_all(self, positions: Mapping[Any, int]) -> None: ...
 
 
+@dataclass(frozen=True)
+class Start:
+    """From where, under which membership, and with which bundle a partition is worked on.
+
+    `told`: what may have been said already of the records before this offset was said with this bundle; another takes
+    over from there on, not before.
+    """
+
+    commit: OffsetAndMetadata
+    lease: Lease
+    model: Model
+    told: int
+
+    @property
+    def books(self) -> Books | None:
+        return read_books(self.commit.metadata)
+
+
 @dataclass
 class Held:
     """One partition, while it is ours."""
 
     pipeline: Pipeline
-    lease: Lease
+    start: Start
     committed: OffsetAndMetadata
     position: int  # of the next record to read
     counted: Accounting  # in the metrics
     touched: bool = False  # since the last checkpoint
+    stale: int = 0  # batches on their way from where the reader stood before
+    shadow: Model | None = None
 
     @classmethod
-    def begin(cls, hosting: Hosting, tp: TopicPartition, start: OffsetAndMetadata, lease: Lease) -> Held:
-        """A partition just given, its states recovered."""
-        spec = PipelineSpec(hosting.config, hosting.detector, tp.topic, tp.partition, hosting.states(tp))
+    def begin(cls, hosting: Hosting, tp: TopicPartition, start: Start) -> Held:
+        """A partition just given, its states recovered; or just handed over to another bundle."""
+        model = start.model
+        spec = PipelineSpec(hosting.config, model.detector, tp.topic, tp.partition, hosting.states(tp), model.name)
         pipeline = Pipeline(spec)
-        pipeline.restore(start.offset, start.metadata)
-        return cls(pipeline, lease, start, start.offset, pipeline.accounting())
+        pipeline.restore(start.commit.offset, start.commit.metadata)
+        return cls(pipeline, start, start.commit, start.commit.offset, pipeline.accounting())
+
+    @property
+    def lease(self) -> Lease:
+        return self.start.lease
+
+    def swap_to(self, model: Model) -> Swap | None:
+        """What the next checkpoint has to say so that the bundle takes over; None where it has, or can't yet."""
+        old = self.start.model
+        if model.digest == old.digest or self.position < self.start.told:
+            return None
+        return Swap(model.digest, model.version, self.position, time.time_ns() // 1_000_000, old.digest)
+
+    def successor(self, hosting: Hosting, tp: TopicPartition, model: Model) -> Held:
+        """The same partition with another bundle, from the checkpoint that said so."""
+        new = Held.begin(hosting, tp, Start(self.committed, self.lease, model, self.position))
+        new.counted, new.touched = self.counted, True
+        new.stale = BATCHES_AHEAD if new.position < self.position else 0
+        return new
+
+    def set_shadow(self, hosting: Hosting, shadow: Model | None) -> None:
+        """Another version judges beside the live one, or none."""
+        self.shadow, spec = shadow, self.pipeline.spec
+        if shadow is None or shadow.digest == spec.bundle:
+            return self.pipeline.set_shadow(None)
+        self.pipeline.set_shadow(replace(spec, detector=shadow.detector, model=shadow.name, shadow=None))
+
+    def count(self) -> tuple[Accounting, Accounting]:
+        """The books as they were told to the metrics last, and as they are to be told now: nothing twice, where records
+        are read again."""
+        before, now = self.counted, self.pipeline.accounting()
+        self.counted = Accounting.of(np.maximum(before.counts(), now.counts()))
+        return before, self.counted
 
 
 @dataclass(frozen=True)
@@ -61,10 +120,12 @@ class Hosting:
     """What partitions are worked on with. `states` gives the recovered states of a partition, the live dictionary."""
 
     config: Config
-    detector: Detector | None
+    models: Models
     publisher: Publisher
     metrics: Metrics
     states: Callable[[TopicPartition], dict[bytes, bytes]]
+    shadowing: Shadowing
+    guard: Guard
     until: Mapping[TopicPartition, int] | None = None  # None: for ever
 
 
@@ -89,6 +150,20 @@ class Progress:
     def seconds(self) -> float:
         """Since the first batch."""
         return time.monotonic() - self.began if self.began else 0.0
+
+
+async def start_of(models: Models, commit: OffsetAndMetadata, lease: Lease, end: int) -> Start:
+    """How a partition given to us begins. Where the group has named no bundle, the live one is named by the commit to
+    be made first, so that a crash does not leave the choice open once something was said; `end`: of the partition."""
+    books = read_books(commit.metadata) or Books()
+    if not models.follows:
+        return Start(commit, lease, models.live, end)
+    if books.bundle or books.swap:
+        return Start(commit, lease, await models.of(books.successor), end)
+    model = models.live
+    swap = Swap(model.digest, model.version, commit.offset, time.time_ns() // 1_000_000)
+    named = metadata(Books(books.accounting, books.clock_us, "", swap), books.accounting, commit.offset)
+    return Start(OffsetAndMetadata(commit.offset, named), lease, model, commit.offset)
 
 
 def where_to_start(tp: TopicPartition, commit: OffsetAndMetadata | None, first: int, end: int) -> OffsetAndMetadata:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from stream_app.ledger import Accounting
 from stream_app.pipeline import Result
 from stream_app.samples import RawBatch
+from stream_app.shadow import Agreement
 
 OUTCOMES = ("scored", "late", "duplicate", "dead_lettered")
 # OpenTelemetry's buckets for messaging, in seconds.
@@ -32,6 +33,7 @@ class Metrics:
 
     def __init__(self) -> None:
         r = self.registry = CollectorRegistry()
+        self._used: set[tuple[str, str]] = set()
         self.samples = Counter("samples", "Samples by what became of them", ["outcome"], registry=r)
         self.windows = Counter("windows_scored", "Windows scored", registry=r)
         self.alerts = Counter("alerts", "Alert messages, by status", ["status"], registry=r)
@@ -46,9 +48,16 @@ class Metrics:
         self.lag = Gauge("consumer_lag_records", "Records not read yet", ["topic", "partition"], registry=r)
         self.restore_seconds = Gauge("state_restore_seconds", "Of the last assignment", registry=r)
         self.threshold = Gauge("threshold", "Median over the windows scored last", registry=r)
-        self.model = Gauge("model_version_info", "1, labelled with the bundle in use", ["digest"], registry=r)
+        self.model = Gauge(
+            "model_version_info", "1, labelled with each bundle in use", ["digest", "version"], registry=r
+        )
         self.model_age = Gauge("model_age_seconds", "Since the bundle was taken into use", registry=r)
         self.models_refused = Counter("tailrace_models_refused", "Bundles refused, by reason", ["reason"], registry=r)
+        self.rollbacks = Counter("model_rollbacks", "Versions that the guard rolled back", registry=r)
+        self.shadow_windows = Counter("shadow_windows", "Windows, by what became of them", ["outcome"], registry=r)
+        self.shadow_episodes = Counter("shadow_episodes", "Alarm episodes in the same windows", ["of"], registry=r)
+        self.shadow_waiting = Gauge("shadow_waiting_windows", "Windows that the shadow has not judged yet", registry=r)
+        self.shadow_seconds = Counter("shadow_cost_seconds", "Of one core's time, for the shadow", registry=r)
         self.held = Gauge("partitions_held", "Partitions this worker reads", registry=r)
 
     def note(self, before: Accounting, after: Accounting, records: RawBatch, result: Result) -> None:
@@ -72,10 +81,26 @@ class Metrics:
             if len(known):
                 self.threshold.set(float(np.median(known)))
 
-    def use_model(self, digest: str) -> None:
+    def note_shadow(self, found: Agreement) -> None:
+        """Counts what one batch gave in shadow."""
+        different = found.windows - found.alike
+        outcomes = {"alike": found.alike, "different": different, "refused": found.refused, "skipped": found.skipped}
+        for outcome, n in outcomes.items():
+            self.shadow_windows.labels(outcome).inc(n)
+        self.shadow_episodes.labels("live").inc(found.live_episodes)
+        self.shadow_episodes.labels("shadow").inc(found.shadow_episodes)
+        self.shadow_episodes.labels("promised").inc(found.promised)
+        self.shadow_seconds.inc(found.seconds)
+
+    def use_models(self, used: Iterable[tuple[str, int]]) -> None:
+        """Digests and versions of the bundles in use: one, but while partitions are handed over."""
+        now = {(digest, str(version or "")) for digest, version in used if digest}
+        if now == self._used:
+            return
+        self._used, began = now, time.monotonic()
         self.model.clear()
-        self.model.labels(digest).set(1)
-        began = time.monotonic()
+        for digest, version in now:
+            self.model.labels(digest, version).set(1)
         self.model_age.set_function(lambda: time.monotonic() - began)
 
 

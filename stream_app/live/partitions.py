@@ -21,10 +21,13 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from stream_app.checkpoint import Swap
 from stream_app.errors import BrokerUnreachable
 from stream_app.live.fetching import Fetched
-from stream_app.live.held import Held, Hosting, Kafka, Progress, tell_lost, where_to_start
+from stream_app.live.following import Model
+from stream_app.live.held import Held, Hosting, Kafka, Progress, Start, start_of, tell_lost, where_to_start
 from stream_app.live.leases import Fenced, Lease
+from stream_app.shadow import Shadow
 
 T = TypeVar("T")
 log = structlog.get_logger("worker")
@@ -64,10 +67,10 @@ class Partitions:
             if self._closing:
                 return {}
             try:
-                bounds = await self.kafka.bounds(commits)
-                for tp, commit in commits.items():
-                    start = where_to_start(tp, commit, *bounds[tp])
-                    self._held[tp] = await self._call(partial(Held.begin, self.hosting, tp, start, lease))
+                await self._begin(commits, lease)
+                await self._set_shadows()
+            except Fenced as news:
+                self._drop(news)
             except Exception as problem:
                 self.fail(problem)
                 return {}
@@ -95,13 +98,18 @@ class Partitions:
 
     # --- the run ---------------------------------------------------------------------------------------------------
 
-    async def checkpoint(self) -> None:
-        """Makes permanent what has been done so far; the steps are those of `stream_app.checkpoint`.
+    async def checkpoint(self) -> float:
+        """Makes permanent what has been done so far; the steps are those of `stream_app.checkpoint`. Gives the seconds
+        it took, without those for which another was waited for: a start, or a batch.
 
         A worker that the group has gone on without drops its partitions, and has written nothing.
         """
         # Once begun it is finished: a pipeline asked for its states must not be asked again before they are written.
-        await asyncio.shield(asyncio.ensure_future(self._checkpoint_touched()))
+        return await asyncio.shield(asyncio.ensure_future(self._checkpoint_touched()))
+
+    async def take_over(self) -> None:
+        """The live bundle is another one: a checkpoint at once, with which it takes over."""
+        await self.checkpoint()
 
     async def close(self, within_s: float) -> bool:
         """Finishes the step in flight, makes a checkpoint and drops the pipelines; gives whether there was time."""
@@ -133,6 +141,22 @@ class Partitions:
         """Records that are not read yet, per partition held."""
         return {tp: max(0, (highwater(tp) or 0) - held.position) for tp, held in self._held.items()}
 
+    # --- a start ---------------------------------------------------------------------------------------------------
+
+    async def _begin(self, commits: Mapping[Any, OffsetAndMetadata | None], lease: Lease) -> None:
+        bounds, models = await self.kafka.bounds(commits), self.hosting.models
+        starts: dict[Any, Start] = {}
+        for tp, commit in commits.items():
+            begin = where_to_start(tp, commit, *bounds[tp])
+            starts[tp] = start = await start_of(models, begin, lease, bounds[tp][1])
+            if start.commit is not begin:  # the choice of the first bundle
+                await self._commit({tp: start.commit}, lease)
+        for tp, start in starts.items():
+            self._held[tp] = await self._call(partial(Held.begin, self.hosting, tp, start))
+            if start.books is not None and start.books.swap is not None:
+                await self._tell_swap(tp, start.books.swap)  # 7 of the checkpoint's steps, once more
+        self._show_models()
+
     # --- one batch -------------------------------------------------------------------------------------------------
 
     async def _read(self, fetched: Fetched) -> None:
@@ -142,7 +166,9 @@ class Partitions:
             if held is None:
                 return
             try:
-                if fetched.position != held.position and not await self._is_gap(tp, held, fetched):
+                if fetched.position != held.position and (
+                    self._is_stale(held) or not await self._is_gap(tp, held, fetched)
+                ):
                     return
                 await self._step(held, fetched)
                 self._note_end()
@@ -158,12 +184,17 @@ class Partitions:
             result = await self._call(lambda: held.pipeline.step(records))
             if self._held.get(TopicPartition(records.topic, records.partition)) is not held:
                 return  # given up meanwhile: what it says now could overtake its successor
-            before, held.counted = held.counted, held.pipeline.accounting()
             self.hosting.metrics.step_seconds.observe(time.monotonic() - began)
-            self.hosting.metrics.note(before, held.counted, records, result)
+            self.hosting.metrics.note(*held.count(), records, result)
+            self.hosting.guard.note(held.start.model, result)
             await self.hosting.publisher.publish(records, result)
-        held.position, held.touched = fetched.next_position, True
+        held.position, held.touched, held.stale = fetched.next_position, True, 0
         self.progress.moved()
+
+    def _is_stale(self, held: Held) -> bool:
+        """Whether the batch was under way when the reader was sent back."""
+        held.stale -= 1
+        return held.stale >= 0
 
     async def _is_gap(self, tp: TopicPartition, held: Held, fetched: Fetched) -> bool:
         """Whether the records in between are gone for good. If not, they are asked for, and this batch is dropped."""
@@ -177,53 +208,104 @@ class Partitions:
 
     # --- one checkpoint --------------------------------------------------------------------------------------------
 
-    async def _checkpoint_touched(self) -> None:
+    async def _checkpoint_touched(self) -> float:
         async with self._lock:
-            touched = {tp: held for tp, held in self._held.items() if held.touched}
+            model, began = self.hosting.models.live, time.monotonic()
+            swaps = {tp: swap for tp, held in self._held.items() if (swap := held.swap_to(model)) is not None}
+            touched = {tp: held for tp, held in self._held.items() if held.touched or tp in swaps}
             if not touched:
-                return
-            began = time.monotonic()
+                await self._set_shadows()
+                return 0.0
             try:
-                await self._checkpoint(touched)
+                await self._drain_shadows(swaps)
+                await self._checkpoint(touched, swaps)
+                for tp in swaps:  # none of the old bundle's steps is left to do
+                    await self._hand_over(tp, touched[tp], model, swaps[tp])
             except Fenced as news:
-                self._held = {}
-                log.warning("fenced", why=str(news))
+                self._drop(news)
             else:
+                await self._set_shadows()
                 self.progress.moved()
                 self.hosting.metrics.checkpoint_seconds.observe(time.monotonic() - began)
+            return time.monotonic() - began
 
-    async def _checkpoint(self, touched: Mapping[TopicPartition, Held]) -> None:
+    async def _checkpoint(self, touched: Mapping[TopicPartition, Held], swaps: Mapping[TopicPartition, Swap]) -> None:
         publisher, began = self.hosting.publisher, time.monotonic()
-        await self._commit({tp: (held, held.committed) for tp, held in touched.items()})  # 0
+        (lease,) = {held.lease for held in touched.values()}
+        await self._commit({tp: held.committed for tp, held in touched.items()}, lease)  # 0
         await publisher.flush()  # 1
         if time.monotonic() - began > self.hosting.config.worker.session_timeout / 4e6:
             # So long ago, 0 says little about now.
-            await self._commit({tp: (held, held.committed) for tp, held in touched.items()})
-        checkpoints = {tp: await self._call(held.pipeline.checkpoint) for tp, held in touched.items()}
+            await self._commit({tp: held.committed for tp, held in touched.items()}, lease)
+        made = {tp: partial(held.pipeline.checkpoint, swaps.get(tp)) for tp, held in touched.items()}
+        checkpoints = {tp: await self._call(make) for tp, make in made.items()}
         if any(self._held.get(tp) is not held for tp, held in touched.items()):
             raise Fenced("the partitions were given up while the checkpoint was made")
         for tp, checkpoint in checkpoints.items():  # 2
             await publisher.write_states(tp.topic, tp.partition, checkpoint.states)
         await publisher.flush()
         commits = {tp: OffsetAndMetadata(c.offset, c.metadata) for tp, c in checkpoints.items()}
-        await self._commit({tp: (touched[tp], commit) for tp, commit in commits.items()})  # 3
+        await self._commit(commits, lease)  # 3
         for tp, checkpoint in checkpoints.items():
             held = touched[tp]
             held.committed, held.touched = commits[tp], False
             await self._call(partial(held.pipeline.committed, checkpoint))
             await publisher.write_states(tp.topic, tp.partition, dict.fromkeys(checkpoint.ended))  # 4
 
-    async def _commit(self, commits: Mapping[TopicPartition, tuple[Held, OffsetAndMetadata]]) -> None:
+    async def _commit(self, commits: Mapping[TopicPartition, OffsetAndMetadata], lease: Lease) -> None:
         """Commits, again and again while the coordinator is not to be had, as long as the watchdog waits."""
         give_up = time.monotonic() + self.hosting.config.worker.stuck_after / 1e6
-        (lease,) = {held.lease for held, _ in commits.values()}
         while True:
             try:
-                return await self.kafka.commit_under(lease, {tp: commit for tp, (_, commit) in commits.items()})
+                return await self.kafka.commit_under(lease, commits)
             except KafkaError as problem:
                 if not problem.retriable or time.monotonic() > give_up:
                     raise BrokerUnreachable(f"offsets can't be committed: {problem!r}") from problem
                 await asyncio.sleep(_RETRY_S)
+
+    # --- another bundle --------------------------------------------------------------------------------------------
+
+    async def _hand_over(self, tp: TopicPartition, held: Held, model: Model, swap: Swap) -> None:
+        """6 and 7 of the checkpoint's steps."""
+        successor = await self._call(partial(held.successor, self.hosting, tp, model))
+        if self._held.get(tp) is not held:
+            return  # given up meanwhile; whoever has it now reads in the commit what is to be done
+        self._held[tp] = successor
+        if successor.position < held.position:
+            await self.kafka.seek_all({tp: successor.position})
+        await self._tell_swap(tp, swap)
+        self._show_models()
+        self._note_end()
+
+    def shadows(self) -> list[tuple[TopicPartition, Shadow]]:
+        """Of the partitions held."""
+        return [(tp, held.pipeline.shadow) for tp, held in self._held.items() if held.pipeline.shadow is not None]
+
+    async def _set_shadows(self) -> None:
+        shadow = self.hosting.models.shadow
+        for held in list(self._held.values()):
+            if held.shadow != shadow:
+                await self._call(partial(held.set_shadow, self.hosting, shadow))
+        await self.hosting.shadowing.tell()
+
+    async def _drain_shadows(self, swaps: Mapping[TopicPartition, Swap]) -> None:
+        """What a shadow has learned goes live with it: first it learns what still waits."""
+        for tp, shadow in self.shadows():
+            if tp in swaps and shadow.spec.bundle == swaps[tp].to:
+                await self.hosting.shadowing.drain(tp, shadow)
+
+    async def _tell_swap(self, tp: TopicPartition, swap: Swap) -> None:
+        log.info("swap", topic=tp.topic, partition=tp.partition, at=swap.at, version=swap.version, bundle=swap.to)
+        if self.hosting.models.follows:
+            await self.hosting.publisher.tell_swap(tp.topic, tp.partition, swap)
+
+    def _show_models(self) -> None:
+        used = {(held.start.model.digest, held.start.model.version) for held in self._held.values()}
+        self.hosting.metrics.use_models(used)
+
+    def _drop(self, news: Fenced) -> None:
+        self._held = {}
+        log.warning("fenced", why=str(news))
 
     # --- small things ----------------------------------------------------------------------------------------------
 

@@ -44,6 +44,16 @@ def changelog_topic(config: Config, source: str) -> str:
     return f"{config.group_id}-{source}-changelog"
 
 
+def shadow_topic(topic: str) -> str:
+    """Where a version in shadow says what the live one says on `topic`."""
+    return f"{topic}-shadow"
+
+
+def agreement_topic(config: Config) -> str:
+    """How the live version and its shadow agree, per group and source partition."""
+    return f"{config.topics.models}-agreement"
+
+
 def check(config: Config) -> Plan:
     """Everything in order; it blocks until the brokers answer, as long as `worker.stuck_after` allows.
 
@@ -94,7 +104,16 @@ def _own_topics(config: Config, counts: Mapping[str, int]) -> dict[str, TopicSha
         n = counts[source.topic]
         shapes[source.dead_letter_topic] = TopicShape(n)
         shapes[changelog_topic(config, source.topic)] = TopicShape(n, compacted=True, settings=_CHANGELOG)
-    return shapes | (topic_shapes(config) if reference(config.model) else {})
+    return shapes | (_model_topics(config, widest) if reference(config.model) else {})
+
+
+def _model_topics(config: Config, widest: int) -> dict[str, TopicShape]:
+    """Of a worker whose bundle comes from the models topic."""
+    shapes = topic_shapes(config) | {agreement_topic(config): TopicShape(1, compacted=True)}
+    shapes[shadow_topic(config.topics.alerts)] = TopicShape(widest, compacted=True)
+    if config.topics.scores is not None:
+        shapes[shadow_topic(config.topics.scores)] = TopicShape(widest)
+    return shapes
 
 
 def _patiently(ask: Callable[[], T], config: Config) -> T:

@@ -11,14 +11,17 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
 from stream_app.alerts.wire import alert_headers, encode_alert, encode_drift, score_rows
+from stream_app.checkpoint import Swap
 from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable
-from stream_app.live.preflight import changelog_topic
+from stream_app.live.preflight import agreement_topic, changelog_topic, shadow_topic
+from stream_app.model_store.places import swaps_topic
 from stream_app.pipeline import Result
 from stream_app.records import letters
 from stream_app.samples import DeadLetter, Headers, RawBatch
@@ -69,22 +72,51 @@ class Publisher:
             await self._send_letter(records, letter)
         for refused, entity, first, last in result.refused:
             await self._send_window_letter(records, refused, entity, (first, last))
-        for alert in result.alerts:
-            partition = await self._partition(topics.alerts, alert.entity)
-            key = alert.alert_id.encode()
-            await self._send(topics.alerts, key, encode_alert(alert), alert_headers(alert), partition)
+        await self._send_alerts(topics.alerts, result)
         for event in result.drift:
             await self._send(topics.drift, event.entity.encode(), encode_drift(event))
-        if topics.scores is not None and result.windows is not None:
-            rows: dict[int, list[tuple[bytes, bytes]]] = {}
-            for entity, value in score_rows(result.windows, records.topic, records.partition):
-                rows.setdefault(await self._partition(topics.scores, entity), []).append((entity.encode(), value))
-            for partition, scores in rows.items():
-                await self._send_many(topics.scores, partition, scores)
+        if topics.scores is not None:
+            await self._send_scores(topics.scores, result, (records.topic, records.partition))
+
+    async def publish_shadow(self, topic: str, partition: int, result: Result) -> None:
+        """What a shadow says of windows of a source partition."""
+        topics = self._config.topics
+        await self._send_alerts(shadow_topic(topics.alerts), result)
+        if topics.scores is not None:
+            await self._send_scores(shadow_topic(topics.scores), result, (topic, partition))
+
+    async def tell_shadow(self, topic: str, partition: int, told: Mapping[str, Any]) -> None:
+        """How live and shadow agree on a source partition so far; the newest such record counts."""
+        config = self._config
+        place = {"detector": config.detector, "group": config.group_id, "topic": topic, "partition": partition}
+        key = f"{config.group_id}/{topic}/{partition}".encode()
+        await self._send(agreement_topic(config), key, orjson.dumps(place | dict(told)))
+
+    async def _send_alerts(self, topic: str, result: Result) -> None:
+        for alert in result.alerts:
+            partition = await self._partition(topic, alert.entity)
+            await self._send(topic, alert.alert_id.encode(), encode_alert(alert), alert_headers(alert), partition)
+
+    async def _send_scores(self, topic: str, result: Result, place: tuple[str, int]) -> None:
+        if result.windows is None:
+            return
+        rows: dict[int, list[tuple[bytes, bytes]]] = {}
+        for entity, value in score_rows(result.windows, *place):
+            rows.setdefault(await self._partition(topic, entity), []).append((entity.encode(), value))
+        for partition, scores in rows.items():
+            await self._send_many(topic, partition, scores)
 
     async def write_states(self, topic: str, partition: int, states: Mapping[bytes, bytes | None]) -> None:
         """Writes states to the changelog of a source partition; None deletes."""
         await self._send_many(changelog_topic(self._config, topic), partition, states.items())
+
+    async def tell_swap(self, topic: str, partition: int, swap: Swap) -> None:
+        """From which offset on another bundle scores a partition; told again, it is the same record."""
+        config = self._config
+        place = {"detector": config.detector, "group": config.group_id, "topic": topic, "partition": partition}
+        which = {"offset": swap.at, "from": swap.origin or None, "to": swap.to, "version": swap.version}
+        key = f"{config.group_id}/{topic}/{partition}/{swap.at}".encode()
+        await self._send(swaps_topic(config), key, orjson.dumps(place | which | {"at_ms": swap.at_ms}))
 
     async def flush(self) -> None:
         """Waits until everything sent is acknowledged by all replicas.

@@ -17,6 +17,7 @@ from aiokafka import TopicPartition
 
 from stream_app.config import Worker
 from stream_app.errors import Stuck
+from stream_app.live.following import Models
 from stream_app.live.partitions import Partitions
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ TICK_S = 1.0
 class Alive:
     """What probes and watchdog ask about."""
 
+    models: Models | None = None
     partitions: Partitions | None = None
     app: WorkerApp | None = None
 
@@ -49,6 +51,9 @@ class Alive:
             return False, "waiting for Kafka"
         settled = self.partitions.progress.settled
         return settled, "reading" if settled else "joining the group, or restoring states"
+
+    def model(self) -> tuple[bool, str]:
+        return (False, "waiting for Kafka") if self.models is None else self.models.ready()
 
     def n_recovered(self) -> int:
         return sum(states.n_recovered for states in self.app.states.values()) if self.app else 0

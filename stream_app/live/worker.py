@@ -13,10 +13,9 @@ import os
 import resource
 import signal
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -25,16 +24,20 @@ from models.detector import Detector
 from stream_app.config import Config, Worker
 from stream_app.errors import ConfigurationError, TailraceError
 from stream_app.live import preflight
+from stream_app.live.following import Models, models_of
+from stream_app.live.guarding import Guard
 from stream_app.live.held import Hosting
 from stream_app.live.observe import Metrics, Probes
 from stream_app.live.partitions import Partitions
 from stream_app.live.preflight import Plan
 from stream_app.live.publish import Publisher
+from stream_app.live.shadowing import Shadowing
 from stream_app.live.watchdog import TICK_S, Alive, Watchdog
 
 if TYPE_CHECKING:
     from stream_app.live.app import WorkerApp
 
+T = TypeVar("T")
 log = structlog.get_logger("worker")
 
 # Faust's services wait for each other at the end; what takes longer than this has nothing left to save.
@@ -61,28 +64,34 @@ async def run_worker(
         if plan is None:
             verdict(0)  # nothing was begun, and the thread that waits for Kafka would keep the process
             return 0
-        until = await _ends(config, plan) if until_end else None
-        async with _publisher(config, plan) as publisher:
-            if detector is not None:
-                metrics.use_model(detector.digest)
+        async with _models(config, detector, metrics) as models:
+            alive.models = models
+            if await _unless(stop, models.first()) is None:
+                return 0
+            until = await _ends(config, plan) if until_end else None
+            async with _publisher(config, plan) as publisher:
 
-            def states(tp: TopicPartition) -> dict[bytes, bytes]:
-                return app.states[tp.topic].of(tp.partition)
+                def states(tp: TopicPartition) -> dict[bytes, bytes]:
+                    return app.states[tp.topic].of(tp.partition)
 
-            hosting = Hosting(config, detector, publisher, metrics, states, until)
-            alive.partitions = partitions = Partitions(hosting)
-            app = _build(config, plan, partitions)
-            alive.app = app
-            watchdog = Watchdog(config.worker, alive, verdict)
-            try:
-                await _run(app, partitions, stop, watchdog)
-            except Exception as problem:
-                partitions.fail(problem)
-            if not await _end(app, partitions, config.worker):
-                verdict(1)  # the thread that works on a batch would keep the process
-            if partitions.progress.problem.done():
-                await _raise(partitions.progress.problem)
+                shadowing = Shadowing(config.shadow.budget, publisher, metrics)
+                hosting = Hosting(config, models, publisher, metrics, states, shadowing, Guard(config, metrics), until)
+                partitions = Partitions(hosting)
+                app = _build(config, plan, partitions)
+                alive.partitions, alive.app = partitions, app
+                await _work(app, partitions, stop, Watchdog(config.worker, alive, verdict))
+                if not await _end(app, partitions, config.worker):
+                    verdict(1)  # the thread that works on a batch would keep the process
+                if partitions.progress.problem.done():
+                    await _raise(partitions.progress.problem)
     return 0
+
+
+async def _work(app: WorkerApp, partitions: Partitions, stop: _Signals, watchdog: Watchdog) -> None:
+    try:
+        await _run(app, partitions, stop, watchdog)
+    except Exception as problem:
+        partitions.fail(problem)
 
 
 def _build(config: Config, plan: Plan, partitions: Partitions) -> WorkerApp:
@@ -124,6 +133,8 @@ async def _run(app: WorkerApp, partitions: Partitions, stop: _Signals, watchdog:
             _raise(partitions.progress.problem),
             _crashed(app),
             _checkpoints(partitions),
+            partitions.hosting.models.run(partitions.take_over),
+            partitions.hosting.shadowing.run(partitions.shadows),
             watchdog.watch(),
         )
     ]
@@ -142,9 +153,9 @@ async def _checkpoints(partitions: Partitions) -> None:
     took_s, every_s = 0.0, partitions.hosting.config.worker.checkpoint / 1e6
     while True:
         await asyncio.sleep(max(every_s, _WORK_PER_CHECKPOINT * took_s))
-        began = time.monotonic()
-        await partitions.checkpoint()
-        took_s = time.monotonic() - began
+        took_s = await partitions.checkpoint()
+        if partitions.hosting.models.follows:
+            await partitions.hosting.guard.judge()
 
 
 async def _end(app: WorkerApp, partitions: Partitions, worker: Worker) -> bool:
@@ -153,6 +164,7 @@ async def _end(app: WorkerApp, partitions: Partitions, worker: Worker) -> bool:
     Gives whether what was being done could be finished in time.
     """
     app.gates.close()
+    partitions.hosting.shadowing.shut()
     in_time = True
     if partitions.progress.problem.done():
         partitions.abandon()
@@ -216,7 +228,7 @@ class _Signals:
 @asynccontextmanager
 async def _probes(config: Config, alive: Alive) -> AsyncIterator[Metrics]:
     metrics, worker = Metrics(), config.worker
-    probes = Probes(metrics, {"event_loop": alive.loop}, {"partitions": alive.assigned})
+    probes = Probes(metrics, {"event_loop": alive.loop}, {"model": alive.model, "partitions": alive.assigned})
     if worker.http_port is not None:
         try:
             port = await probes.start(worker.http_host, worker.http_port)
@@ -235,6 +247,15 @@ async def _probes(config: Config, alive: Alive) -> AsyncIterator[Metrics]:
 
 
 @asynccontextmanager
+async def _models(config: Config, detector: Detector | None, metrics: Metrics) -> AsyncIterator[Models]:
+    models = models_of(config, detector, metrics)
+    try:
+        yield models
+    finally:
+        await models.stop()
+
+
+@asynccontextmanager
 async def _publisher(config: Config, plan: Plan) -> AsyncIterator[Publisher]:
     publisher = Publisher(config, plan.settings)
     await publisher.start()
@@ -244,7 +265,7 @@ async def _publisher(config: Config, plan: Plan) -> AsyncIterator[Publisher]:
         await publisher.stop()
 
 
-async def _unless(stop: _Signals, work: Awaitable[Plan]) -> Plan | None:
+async def _unless(stop: _Signals, work: Awaitable[T]) -> T | None:
     """The result of `work`, or None if a signal comes first."""
     task, given = asyncio.ensure_future(work), asyncio.ensure_future(stop.given.wait())
     await asyncio.wait([task, given], return_when=asyncio.FIRST_COMPLETED)
