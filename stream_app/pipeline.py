@@ -36,6 +36,7 @@ from stream_app.windows import timed as windows
 from stream_app.windows.closed import rounds
 from stream_app.windows.segments import distinct, starts_of
 
+_NOBODY = np.empty(0, np.int32)
 __all__ = ["Pipeline", "PipelineSpec", "Result", "ScoredWindows"]
 
 
@@ -141,7 +142,7 @@ class Pipeline:
         """Another bundle judges beside this one from now on, or none; what it has learned before is in the states."""
         self.spec = replace(self.spec, shadow=of)
         self.shadow = _shadow(self.spec, self.decoder)
-        for slot in self._sessions.slots().tolist() if self.shadow is not None else ():
+        for slot in self._sessions.slots_but(_NOBODY).tolist() if self.shadow is not None else ():
             session = self._sessions.name(slot)
             state = self.spec.store.get(session)
             assert self.shadow is not None
@@ -193,8 +194,8 @@ class Pipeline:
 
     def _learned_by_shadow(self) -> I32:
         if self.shadow is None:
-            return np.empty(0, np.int32)
-        return np.intersect1d(self.shadow.take_touched(), self._sessions.slots())
+            return _NOBODY
+        return np.intersect1d(self.shadow.take_touched(), self._sessions.slots_but(_NOBODY))
 
     def _welcome(self, samples: Samples) -> None:
         """Slots given to keys in this batch get the state that is kept for them, or a session that begins here."""
