@@ -176,6 +176,7 @@ def test_a_worker_waits_for_its_first_model_and_then_follows(fleet: Fleet) -> No
     fleet.wait_until_read(600 * ENTITIES)
     finished(rollback(fleet.config(), Wish("pump")))
     fleet.wait_until(lambda: fleet.serving() == {1})
+    fleet.wait_until_read(600 * ENTITIES)  # what was read before P is read again
     assert worker.terminate() == 0
     assert all([s["version"] for s in swaps] == [1, 2, 1] for swaps in fleet.swaps().values())
     fleet.check()
