@@ -56,6 +56,12 @@ def placement(arrays: Mapping[str, NDArray[Any]], min_samples: int) -> Placement
     )
 
 
+def labels(known: Placement) -> I64:
+    """The cluster of each fitted point, -1 for none. [p]"""
+    found: I64 = known.node_label[known.parent]
+    return found
+
+
 def shapes(points: int, width: int, nodes: int) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each array, for a bundle's check."""
     per_point, per_node = (points,), (nodes,)

@@ -37,6 +37,8 @@ from stream_app.replay.merging import ACCOUNTING, alerts_of, merge
 from stream_app.replay.parts import Part, Place, is_done, run_part
 from stream_app.replay.processes import Shared, run_parts
 from stream_app.replay.ranges import Range
+from stream_app.replay.report.model import Model
+from stream_app.replay.report.write import Subject, write_report
 from stream_app.replay.settings import of_topic
 
 LABELS = ("a", "b")
@@ -182,6 +184,8 @@ def _results(run: _Run, plan: Plan, parts: list[Part], course: tuple[int, float]
     if compared is not None:
         write(compared, out)
     records = sum(done["records"] for done in facts) // len(run.models)
+    shown = tuple(Model(n.label, n.name, run.folders[n.label], n.detector) for n in run.models)
+    write_report(Subject(out, run.config, plan, shown, compared, warm_up_said(plan), records))
     seconds = time.monotonic() - began
     header = {
         "header": {"made_at": round(time.time()), "seconds": round(seconds, 1), "processes": run.order.processes},
