@@ -204,16 +204,14 @@ def _results(run: _Run, plan: Plan, parts: list[Part], course: tuple[int, float]
 
 def warm_up_said(plan: Plan) -> str:
     """From what the state at the beginning of the range was rebuilt."""
-    if plan.exact and not plan.warm_up_records:
-        return "new, as the range begins with the topic's first record: it is the live one"
+    n = plan.warm_up_records
+    if plan.exact and not n:
+        return "new, since the range begins with the topic's first record, so it is the live one"
     if plan.exact:
-        return f"from the topic's first record on ({plan.warm_up_records:,} records): the state is the live one"
-    if not plan.warm_up_records:
-        return "without a warm-up: entities begin with the population's tail, as if never seen"
-    return (
-        f"from a warm-up of {plan.warm_up_records:,} records before the range: what the live state remembered of "
-        "earlier ones is missing"
-    )
+        return f"rebuilt from the topic's first record on ({n:,} before the range), so it is the live one"
+    if not n:
+        return "none: entities begin with the population's tail, as if never seen"
+    return f"rebuilt from a warm-up of {n:,} records before the range; what was remembered of earlier ones is missing"
 
 
 def _accounting(path: Path) -> Accounting:

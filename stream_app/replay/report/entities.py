@@ -50,7 +50,8 @@ def difference(compared: Difference) -> Section:
         f"A has {counts['a']} alerts, B has {counts['b']}: {counts['added']} added by B, {counts['lost']} lost, "
         f"{counts['moved']} moved, {counts['changed']} changed, {counts['same']} the same.",
         "Alerts belong together when they are of one entity and overlap. Moved: B's bounds differ. Changed: B's score "
-        "lies above its threshold by another factor (a tenth or more), or its cause is another. A row shows its place.",
+        "lies above its threshold by another factor (a tenth or more), or its cause is another. Times are UTC, scores "
+        "are times the threshold. A click on a row shows its place in the signals.",
     )
     changed = [change for change in compared.changes if change.kinds != ("same",)] + [
         change for change in compared.changes if change.kinds == ("same",)
@@ -58,7 +59,7 @@ def difference(compared: Difference) -> Section:
     rows = tuple(_compared(change) for change in changed[:ALERTS_LISTED])
     left = len(changed) - len(rows)
     note = f"{left:,} more are in diff.parquet." if left else ""
-    columns = ("B against A", "entity", "A from", "A to", "A above", "A cause", "B from", "B to", "B above", "B cause")
+    columns = ("B against A", "entity", "A from", "to", "score", "cause", "B from", "to", "score", "cause")
     table = Table(columns, rows, frozenset({4, 8}), note)
     return Section("Alerts side by side", words, (table,))
 
@@ -93,8 +94,8 @@ def alerts(report: ModelReport) -> Section:
     columns = (
         "entity",
         "from (UTC)",
-        "to (UTC)",
-        "above threshold",
+        "to",
+        "score",
         "tail probability",
         "strongest sensors",
         "behaviour",
@@ -161,23 +162,16 @@ def _entity(name: str, own: list[tuple[ModelReport, EntityScores]], signals: lis
         x, y = zigzag(signal.t_us, signal.low, signal.high)
         trace = line(ms(x), y, "ink", signal.sensor, line={"width": 1}, showlegend=False)
         panels.append(Panel(figures.label(figures.shortened(signal.sensor, 16)), (trace,)))
-    panels += [_score_panel(name, report, scores, span) for report, scores in own]
+    steep = any(_is_steep(scores) for _, scores in own)
+    panels += [_score_panel(name, report, scores, (span, steep)) for report, scores in own]
     bands = [
         figures.band(_ms(a["data_start_time"]), _ms(a["data_end_time"]), report.model.label)
         for report, _ in own
         for a in report.alerts.values()
         if a["entity"] == name
     ]
-    title = {
-        "text": figures.label(figures.shortened(name, 80)),
-        "x": 0,
-        "xref": "paper",
-        "font": {"size": 15},
-        "y": 0.985,
-        "yanchor": "top",
-    }
-    margin = {"l": 76, "r": 16, "t": 64, "b": 44}
-    figure = figures.over_time(panels, bands[:BANDS_MAX], title=title, margin=margin, hovermode="x")
+    margin = {"l": 76, "r": 16, "t": 58, "b": 44}
+    figure = figures.over_time(panels, bands[:BANDS_MAX], margin=margin, hovermode="x")
     height = 120 + 44 + 84 * len(signals) + 170 * len(own)
     return Chart(
         figure,
@@ -204,10 +198,10 @@ def _alerts_panel(entity: str, reports: list[ModelReport]) -> Panel:
     return Panel("alerts", tuple(traces), 0.25 + 0.2 * len(reports), axis)
 
 
-def _score_panel(entity: str, report: ModelReport, scores: EntityScores, span: Span) -> Panel:
+def _score_panel(entity: str, report: ModelReport, scores: EntityScores, how: tuple[Span, bool]) -> Panel:
     label, x = report.model.label, ms(scores.end_us)
     above = scores.score > scores.threshold
-    frame_end, frame = findings.frames(report.model.folder, entity, span)
+    frame_end, frame = findings.frames(report.model.folder, entity, how[0])
     who = label.upper()
     traces = (
         line(ms(frame_end), frame, f"{label}-faint", f"{who} frames", line={"width": 3}),
@@ -215,9 +209,14 @@ def _score_panel(entity: str, report: ModelReport, scores: EntityScores, span: S
         line(x, scores.threshold, "threshold", f"{who} threshold", line={"dash": "dash", "shape": "hv"}),
         dots(x[above], scores.score[above], "alarm", f"{who} above", marker={"size": 5}),
     )
-    typical = float(np.nanmedian(scores.threshold)) if np.isfinite(scores.threshold).any() else 0.0
-    steep = {"type": "log"} if float(scores.score.max()) > 20 * typical > 0 else {"rangemode": "tozero"}
+    steep = {"type": "log"} if how[1] else {"rangemode": "tozero"}
     return Panel(f"score of {who}", traces, 2.0, steep)
+
+
+def _is_steep(scores: EntityScores) -> bool:
+    """Whether the highest score would press all others, and the threshold, to the ground."""
+    typical = float(np.nanmedian(scores.threshold)) if np.isfinite(scores.threshold).any() else 0.0
+    return float(scores.score.max()) > 20 * typical > 0 < float(scores.score.min())
 
 
 def _ms(text: str) -> float:
@@ -227,8 +226,9 @@ def _ms(text: str) -> float:
 def _short(text: str) -> str:
     """A time for a table: no more digits than it has.
 
-    >>> _short("2023-11-14T22:13:20.000000Z"), _short("2023-11-14T22:13:20.250000Z")
-    ('2023-11-14 22:13:20', '2023-11-14 22:13:20.25')
+    >>> _short("2023-11-14T22:13:00.000000Z"), _short("2023-11-14T22:13:20.250000Z")
+    ('2023-11-14 22:13', '2023-11-14 22:13:20.25')
     """
     text = text.replace("T", " ").removesuffix("Z")
-    return text.rstrip("0").removesuffix(".") if "." in text else text
+    text = text.rstrip("0").removesuffix(".") if "." in text else text
+    return text.removesuffix(":00") if text.count(":") == 2 else text

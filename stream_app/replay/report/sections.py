@@ -119,11 +119,14 @@ def _qq(reports: list[ModelReport]) -> Figure:
         q, label = report.quantiles, report.model.label
         if q is None:
             continue
-        most = max(most, float(q.expected[-1]), float(q.high[-1]))
+        most = max(most, float(q.expected[-1]), float(q.seen[-1]))
         traces += figures.between(q.expected, q.low, q.high, f"95 % {label.upper()}", f"{label}-band")
         traces.append(dots(q.expected, q.seen, label, report.model.title))
     traces.append(line([0, most], [0, most], "threshold", "the law", line={"dash": "dash"}))
-    return figures.plot(traces, "expected excess depth (nats)", "seen excess depth (nats)")
+    within = {"range": [-0.03 * most, 1.05 * most]}
+    return figures.plot(
+        traces, "expected excess depth (nats)", "seen excess depth (nats)", xaxis=dict(within), yaxis=dict(within)
+    )
 
 
 def _stability(reports: list[ModelReport]) -> Figure:

@@ -82,7 +82,7 @@ def _page(subject: Subject, reports: list[ModelReport], parts: list[Section]) ->
     if reports:
         span = reports[0].scored.periods.span
         facts.append(("event time", f"{_day(span.start_us)} to {_day(span.end_us)}"))
-    notes = (*plan.notes, f"The state at the beginning of the range was rebuilt {subject.state}.")
+    notes = (*plan.notes, f"The state at the beginning of the range: {subject.state}.")
     return Page(title, _summary(subject, reports), tuple(facts), notes, tuple(parts))
 
 
@@ -101,8 +101,8 @@ def _summary(subject: Subject, reports: list[ModelReport]) -> str:
         return f"A and B say the same: {_alerts(c['same'])} each, with the same bounds and causes."
     return (
         f"On the same records A ({first.model.name}) has {_alerts(c['a'])} and B ({reports[1].model.name}) has "
-        f"{c['b']}: B adds {c['added']} and loses {c['lost']}; of the {c['a'] - c['lost']} that both have {c['moved']} moved and "
-        f"{c['changed']} changed in strength or cause."
+        f"{c['b']}: B adds {c['added']} and loses {c['lost']}; of the {c['a'] - c['lost']} that both have, "
+        f"{c['moved']} moved and {c['changed']} changed in strength or cause."
     )
 
 
