@@ -16,8 +16,9 @@ from models.detector import WindowSpec
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.config import Config, parse
 from stream_app.errors import UsageError
+from stream_app.replay.bundles import Named
 from stream_app.replay.ranges import ALL_MS, Range, moment_ms
-from stream_app.replay.run import Named, Order, Replayed, replay_here
+from stream_app.replay.run import Order, Replayed, replay_here
 
 PLAIN = PlainDetector(windows=WindowSpec(length_us=6_000_000, stride_us=2_000_000))
 OTHER = replace(PLAIN, digest="plain-2", risk=1e-3)
@@ -28,7 +29,7 @@ def settings(kafka: KafkaCluster, topic: str) -> Config:
 
 
 def replayed(config: Config, span: Range, out: Path, models: tuple[PlainDetector, ...] = (PLAIN,)) -> Replayed:
-    named = tuple(Named(label, d.digest, d) for label, d in zip("ab", models, strict=False))
+    named = tuple(Named.of(label, d.digest, Path(d.digest), d) for label, d in zip("ab", models, strict=False))
     order = Order(config.sources[0].topic, tuple(d.digest for d in models), out, span, ALL_MS)
     return replay_here(order, config, named)
 

@@ -40,7 +40,7 @@ from training.parents import Parent, parent_of
 from training.reading import dataset, summary
 from training.rehearsal import Sample, stored
 from training.topic_reading import TopicRead, read_topics
-from training.train import REPORT
+from training.train_page import JSON_FILE as REPORT
 from training.work import Work
 
 SAMPLES, INTERVALS, BUNDLE, GATE, VERSION = "samples.parquet", "intervals.json", "bundle", "gate.json", "version.json"

@@ -27,6 +27,7 @@ def sensor_report(
         "skipped_steps": sum(network["skipped_steps"] for network in networks.values()),
         "networks": networks,
         "parts": {n: [float(v) for v in np.nanquantile(p.held_out, QUANTILES)] for n, p in parts.items()},
+        "held_out": {"windows": len(scores)},
         "held_out_scores": [float(v) for v in np.quantile(scores, np.linspace(0, 1, 201))],
         "clusters": placed.facts(),
     }

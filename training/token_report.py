@@ -33,6 +33,7 @@ def token_report(
         "curves": [{"steps": curve.steps, "loss": list(curve.loss)} for curve in curves],
         "held_out": {
             "windows": len(scores),
+            "scores": [float(v) for v in np.quantile(scores, np.linspace(0, 1, 201))],
             "quantiles": {str(q): float(np.quantile(scores, q)) for q in QUANTILES},
         },
         "clusters": placed.facts(),

@@ -5,7 +5,6 @@ In: a file or a topic. Out: a bundle and its report. Remembers: nothing.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.bundle import MANIFEST, write
+from models.detector import Detector
 from stream_app import __version__
 from stream_app.config import duration_us, load
 from stream_app.errors import CheckFailed, TailraceError, UsageError
@@ -21,8 +21,8 @@ from training.dataset import Dataset
 from training.making import Making, device_of, make
 from training.ranks import Ranks, joined, local_device
 from training.reading import Period, read, summary
+from training.train_page import Told, write_report
 
-REPORT = "report.json"
 RESERVED = 0.9  # of a time budget is for the fit
 
 
@@ -64,6 +64,7 @@ def _train(order: Order, ranks: Ranks, say: Callable[[str], None]) -> Made:
     if ranks.first:
         _must_be_free(order.out)
     reading = read(order.source, Period.of(order.start, order.until), config)
+    say = heard = Heard(say)
     for line in (summary(reading.data), *reading.notes):
         say(line)
     if making.budget_s is not None:  # reading was part of it, and so is verifying what was written
@@ -72,11 +73,23 @@ def _train(order: Order, ranks: Ranks, say: Callable[[str], None]) -> Made:
     if not ranks.first:
         return Made({})
     digest = write(order.out, bundle)
-    (order.out / REPORT).write_text(json.dumps(report, indent=1, default=float) + "\n")
-    _must_open(order.out)
+    detector = _opened(order.out)
     seconds = round(time.monotonic() - began, 1)
+    write_report(order.out, Told(order.out.name, detector, report, bundle.lineage, heard.lines, seconds))
     say(f"{digest} after {seconds} s")
     return Made({"bundle": str(order.out), "digest": digest, "seconds": seconds, "report": report})
+
+
+class Heard:
+    """Passes lines on, and keeps them for the report."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self.lines: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        self._say(line)
 
 
 def _silent(line: str) -> None:
@@ -95,10 +108,10 @@ def _lineage(order: Order, data: Dataset) -> dict[str, Any]:
     }
 
 
-def _must_open(folder: Path) -> None:
+def _opened(folder: Path) -> Detector:
     """What can't be opened here will be opened nowhere."""
     try:
-        open_bundle(folder)
+        return open_bundle(folder)
     except TailraceError as problem:
         raise CheckFailed(f"the bundle was written but does not pass its own verification: {problem}") from problem
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from stream_app.bench import age as bench_age
 from stream_app.bench import latency as bench_latency
+from stream_app.bench import replay as bench_replay
 from stream_app.bench import score as bench_score
 from stream_app.bench import state as bench_state
 from stream_app.bench.load import ARROWS, CHUNKS, SINGLES, Load, load_arrow, load_chunks, load_samples
@@ -50,6 +51,7 @@ OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
     "latency": bench_latency.run,
     "state": bench_state.run,
     "age": bench_age.run,
+    "replay": bench_replay.run,
 }
 
 

@@ -7,7 +7,7 @@ Remembers: per entity its windows' count and scores, until the end.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -43,11 +43,13 @@ class _Tally:
 class ResultFolder:
     """Writes results as they come; use it as a context. Files of an earlier run are replaced."""
 
-    def __init__(self, folder: Path, detector: Detector, name: str) -> None:
+    def __init__(self, folder: Path, detector: Detector, name: str, part_names: Iterable[str] = ()) -> None:
+        """part_names: of detectors that may take over, beside this one's."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._detector, self._name = folder, detector, name
+        self._part_names = tuple(dict.fromkeys((*detector.part_names, *part_names)))
         self._tallies: dict[str, _Tally] = {}
-        self._scores = _Growing(folder / "scores.parquet", _scores_schema(detector))
+        self._scores = _Growing(folder / "scores.parquet", _scores_schema(self._part_names))
         self._frames = _Growing(folder / "frames.parquet", _FRAMES)
         self._alerts = (folder / "alerts.jsonl").open("wb")
         self.n_alerts = 0
@@ -60,6 +62,10 @@ class ResultFolder:
     ) -> None:
         for file in (self._scores, self._frames, self._alerts):
             file.close()
+
+    def turn_to(self, detector: Detector) -> None:
+        """What is added from now on was said by another detector."""
+        self._detector = detector
 
     def add(self, result: Result) -> None:
         """Writes what one batch gave."""
@@ -94,11 +100,16 @@ class ResultFolder:
             "anomalous": judged.alarm,
             "state": np.where(judged.warming, "warming", "live"),
             "cluster": [scored.cluster, scored.membership_probability, labels],
-            "parts": list(scored.parts.T),
+            "parts": self._parts(windows),
             "bundle": [self._detector.digest] * len(scenes),
             "first_offset": scenes.first_offset,
             "last_offset": scenes.last_offset,
         }
+
+    def _parts(self, windows: ScoredWindows) -> list[Any]:
+        """A column per name; null where the detector has no such part."""
+        own = dict(zip(self._detector.part_names, windows.scored.parts.T, strict=True))
+        return [own.get(name, [None] * len(windows.scenes)) for name in self._part_names]
 
     def _tally(self, windows: ScoredWindows) -> None:
         names, index = np.unique(np.array(windows.entities, object), return_inverse=True)
@@ -150,7 +161,7 @@ def _column(values: Any, kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
-def _scores_schema(detector: Detector) -> pa.Schema:
+def _scores_schema(part_names: tuple[str, ...]) -> pa.Schema:
     """The names of the `scores` topic; of `inputs` there is one, the file, so it has two columns of row numbers."""
     cluster = {"id": pa.int32(), "membership_probability": pa.float32(), "label": pa.string()}
     return pa.schema(
@@ -166,7 +177,7 @@ def _scores_schema(detector: Detector) -> pa.Schema:
             "anomalous": pa.bool_(),
             "state": _NAME,
             "cluster": pa.struct(cluster),
-            "parts": pa.struct({name: pa.float32() for name in detector.part_names}),
+            "parts": pa.struct({name: pa.float32() for name in part_names}),
             "bundle": _NAME,
             "first_offset": pa.int64(),
             "last_offset": pa.int64(),

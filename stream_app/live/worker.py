@@ -108,7 +108,7 @@ def _build(config: Config, plan: Plan, partitions: Partitions) -> WorkerApp:
     return app
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Has glibc reuse the columns of one batch for the next: giving them back costs more, in page faults, than the
     arithmetic on them. Where there is another C library nothing happens."""
     with suppress(OSError, AttributeError):
@@ -119,7 +119,7 @@ def _keep_freed_memory() -> None:
 
 async def _run(app: WorkerApp, partitions: Partitions, stop: _Signals, watchdog: Watchdog) -> None:
     """Until there is a reason to end; raises it where it is a problem."""
-    _keep_freed_memory()
+    keep_freed_memory()
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_AFTER, 20, 20)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,15 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from models.detector import Detector
 from models.scenes import I64
+from stream_app.checkpoint import Swap
 from stream_app.config import Config
 from stream_app.files.results import ResultFolder
 from stream_app.live.topic_batches import consumer_of
 from stream_app.pipeline import Pipeline, PipelineSpec, Result, ScoredWindows
+from stream_app.replay.bundles import Used
 from stream_app.replay.finding import Slice
 from stream_app.replay.reading import records
+from stream_app.samples import RawBatch
 
 DONE, EMBEDDINGS, DRIFT = "done.json", "embeddings.parquet", "drift.jsonl"
 CHECKPOINT_EVERY = 20  # batches; nothing is written then, but ended entities leave memory
@@ -36,82 +39,122 @@ Tell = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Part:
-    """`label` names the model within the replay, `model` is its folder."""
+    """`label` names the model within the replay; `bundles` are those it uses, by offset, at least one."""
 
     label: str
-    model: str
     slice: Slice
+    bundles: tuple[Used, ...]
 
     @property
     def name(self) -> str:
         return f"{self.label}-{self.slice.partition}"
 
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Part:
+        """From `asdict`, or its JSON."""
+        return cls(data["label"], Slice(**data["slice"]), tuple(Used(**used) for used in data["bundles"]))
+
 
 @dataclass(frozen=True)
 class Place:
-    """What all parts of a replay share. `folder` holds a folder per part."""
+    """What all parts of a replay share. `folder` holds a folder per part, `opened` the detectors by path."""
 
     config: Config
     topic: str
     folder: Path
+    opened: Callable[[Used], Detector]
 
 
-async def run_part(place: Place, part: Part, detector: Detector, tell: Tell) -> None:
+async def run_part(place: Place, part: Part, tell: Tell) -> None:
     """Does the part anew. `tell` hears how many records have been read. Raises BrokerUnreachable."""
-    folder = place.folder / part.name
+    folder, s = place.folder / part.name, part.slice
     shutil.rmtree(folder, ignore_errors=True)
-    tp = TopicPartition(place.topic, part.slice.partition)
-    pipeline = Pipeline(PipelineSpec(place.config, detector, place.topic, tp.partition))
-    pipeline.restore(part.slice.warm_up, "")
-    with ResultFolder(folder, detector, place.config.detector) as results:
-        run = _Run(pipeline, results, _Sample(folder), tell)
+    known = [place.opened(used) for used in part.bundles]
+    names = [name for detector in known for name in detector.part_names]
+    pipeline = _pipeline(place, part, 0, {})
+    pipeline.restore(s.warm_up, "")
+    with ResultFolder(folder, known[0], place.config.detector, names) as results:
+        run = _Run(place, part, pipeline, results, _Sample(folder), tell)
         async with consumer_of(place.config) as consumer:
-            warm = await run.read(consumer, (tp, part.slice.warm_up, part.slice.begin), reported=False)
-            began, cpu = time.monotonic(), time.process_time()
-            said = await run.read(consumer, (tp, part.slice.begin, part.slice.end), reported=True)
-        took, busy = time.monotonic() - began, time.process_time() - cpu
-        results.finish(pipeline.accounting().as_dict(), {})
+            warm = await run.read(consumer, s.warm_up, s.begin, reported=False)
+            began, cpu = time.time(), time.process_time()
+            said = await run.read(consumer, s.begin, s.end, reported=True)
+        ended, busy = time.time(), time.process_time() - cpu
+        results.finish(run.pipeline.accounting().as_dict(), {})
     run.sample.write()
     facts = {"part": asdict(part), "records": said, "warm_up_records": warm, "alerts": results.n_alerts}
-    done = facts | {"seconds": round(took, 3), "cpu_seconds": round(busy, 3)}
+    done = facts | {"began": began, "ended": ended, "cpu_seconds": round(busy, 3)}
     (folder / "unfinished.json").write_text(json.dumps(done))
     (folder / "unfinished.json").rename(folder / DONE)
+
+
+def _pipeline(place: Place, part: Part, i: int, store: MutableMapping[bytes, bytes]) -> Pipeline:
+    """Of the part's i-th bundle."""
+    used = part.bundles[i]
+    spec = (place.config, place.opened(used), place.topic, part.slice.partition, store, used.name)
+    return Pipeline(PipelineSpec(*spec))
 
 
 def is_done(folder: Path, part: Part) -> dict[str, Any] | None:
     """The facts of a part that is whole; None where it must be done."""
     try:
         facts: dict[str, Any] = json.loads((folder / part.name / DONE).read_text())
-    except (OSError, ValueError):
+        return facts if Part.of(facts["part"]) == part else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return facts if facts.get("part") == asdict(part) else None
 
 
 @dataclass
 class _Run:
-    """A pipeline on its way through a slice."""
+    """A pipeline on its way through a slice; at the offsets where a bundle was taken over it is followed by another."""
 
+    place: Place
+    part: Part
     pipeline: Pipeline
     results: ResultFolder
     sample: _Sample
     tell: Tell
     n_read: int = 0
     batches: int = 0
+    using: int = 0  # which of the part's bundles
 
-    async def read(self, consumer: AIOKafkaConsumer, span: tuple[TopicPartition, int, int], *, reported: bool) -> int:
-        """Takes the records of a span of offsets; gives how many there were."""
+    async def read(self, consumer: AIOKafkaConsumer, begin: int, end: int, *, reported: bool) -> int:
+        """Takes the records at offsets [begin, end); gives how many there were."""
         before = self.n_read
-        async for batch in records(consumer, *span):
-            result = self.pipeline.step(batch)
-            if reported:
-                self.results.add(timeless(result))
-                self.sample.add(result)
-            self.batches += 1
-            if self.batches % CHECKPOINT_EVERY == 0:
-                self.pipeline.committed(self.pipeline.checkpoint())
-            self.n_read += len(batch)
-            self.tell(self.n_read)
+        while begin < end:
+            later = self.part.bundles[self.using + 1 :]
+            stop = min(end, later[0].at) if later else end
+            async for batch in self._records(consumer, begin, stop):
+                self._take(self.pipeline.step(batch), reported=reported)
+                self.n_read += len(batch)
+                self.tell(self.n_read)
+            if later and stop == later[0].at:
+                await self._hand_over(consumer, stop)
+            begin = stop
         return self.n_read - before
+
+    def _records(self, consumer: AIOKafkaConsumer, begin: int, end: int) -> AsyncIterator[RawBatch]:
+        return records(consumer, TopicPartition(self.place.topic, self.part.slice.partition), begin, end)
+
+    def _take(self, result: Result, *, reported: bool) -> None:
+        if reported:
+            self.results.add(timeless(result))
+            self.sample.add(result)
+        self.batches += 1
+        if self.batches % CHECKPOINT_EVERY == 0:
+            self.pipeline.committed(self.pipeline.checkpoint())
+
+    async def _hand_over(self, consumer: AIOKafkaConsumer, at: int) -> None:
+        """As a worker does it: steps 5 and 6 of `stream_app.checkpoint`. What is read again says nothing twice."""
+        old, new = self.part.bundles[self.using : self.using + 2]
+        last = self.pipeline.checkpoint(Swap(new.digest, 0, at, 0, old.digest))
+        self.pipeline.committed(last)
+        self.using += 1
+        self.pipeline = _pipeline(self.place, self.part, self.using, self.pipeline.spec.store)
+        self.pipeline.restore(last.offset, last.metadata)
+        self.results.turn_to(self.place.opened(new))
+        async for batch in self._records(consumer, last.offset, at):
+            self._take(self.pipeline.step(batch), reported=False)
 
 
 def timeless(result: Result) -> Result:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_app.errors import BrokerUnreachable, ConfigurationError, TailraceError, UsageError
-from stream_app.replay.finding import Slice
+from stream_app.replay.bundles import Used
 from stream_app.replay.parts import Part, Place, run_part
 
 _TOLD_EVERY = 50_000  # records; more often nobody could read
@@ -99,16 +99,22 @@ def main(shared: Shared) -> int:
     """Does the parts that come on standard input."""
     from models.detector import Detector
     from stream_app.cli.connection import connection
+    from stream_app.live.worker import keep_freed_memory
     from stream_app.opening import open_bundle
     from stream_app.replay.settings import of_topic
 
-    config = connection(Path(shared.config) if shared.config else None, shared.brokers)
+    keep_freed_memory()
+    config = of_topic(connection(Path(shared.config) if shared.config else None, shared.brokers), shared.topic)
     opened: dict[str, Detector] = {}
+
+    def detector(used: Used) -> Detector:
+        if used.path not in opened:
+            opened[used.path] = open_bundle(Path(used.path), used.digest)
+        return opened[used.path]
+
+    place = Place(config, shared.topic, Path(shared.folder), detector)
     for part in _parts():
-        if part.model not in opened:
-            opened[part.model] = open_bundle(Path(part.model))
-        place = Place(of_topic(config, shared.topic, part.model), shared.topic, Path(shared.folder))
-        asyncio.run(run_part(place, part, opened[part.model], _teller(part)))
+        asyncio.run(run_part(place, part, _teller(part)))
         _say(read=part.slice.end - part.slice.warm_up, done=True)
     return 0
 
@@ -120,8 +126,7 @@ def _parts() -> Iterator[Part]:
 
     def listen() -> None:
         for line in sys.stdin:
-            data = json.loads(line)
-            found.append(Part(data["label"], data["model"], Slice(**data["slice"])))
+            found.append(Part.of(json.loads(line)))
             ready.release()
         os._exit(0)
 

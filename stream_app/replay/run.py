@@ -18,21 +18,20 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.detector import Detector
 from stream_app import __version__
 from stream_app.cli.connection import connection
 from stream_app.cli.output import progress
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError
 from stream_app.ledger import Accounting
-from stream_app.opening import open_bundle
 from stream_app.replay import folder
+from stream_app.replay.bundles import Named, open_models
 from stream_app.replay.difference import Difference, difference, write
-from stream_app.replay.finding import Plan, find
+from stream_app.replay.finding import Plan, Slice, find
 from stream_app.replay.merging import ACCOUNTING, alerts_of, merge
 from stream_app.replay.parts import Part, Place, is_done, run_part
 from stream_app.replay.processes import Shared, run_parts
@@ -41,7 +40,6 @@ from stream_app.replay.report.model import Model
 from stream_app.replay.report.write import Subject, write_report
 from stream_app.replay.settings import of_topic
 
-LABELS = ("a", "b")
 WARM_WINDOWS = 4_000  # the threshold's longest memory but for its largest peaks
 WARM_MS_MIN = 3_600_000
 Say = Callable[[str], None]
@@ -62,15 +60,6 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Named:
-    """A model, opened."""
-
-    label: str
-    name: str  # as it was given
-    detector: Detector
-
-
-@dataclass(frozen=True)
 class Replayed:
     """What there is to say after the run; accounting and alerts per model, in order."""
 
@@ -85,14 +74,10 @@ class Replayed:
 
 def replay(order: Order, say: Say = lambda line: None) -> Replayed:
     """Replays in processes. Raises UsageError, ConfigurationError, BundleRefused, BrokerUnreachable."""
-    config = of_topic(connection(order.config, order.brokers), order.topic, "")
-    models = open_models(order.models)
-    shared = Shared(
-        order.topic,
-        str(order.out / folder.WORK),
-        str(order.config) if order.config else None,
-        order.brokers,
-    )
+    config = of_topic(connection(order.config, order.brokers), order.topic)
+    models = open_models(config, order.topic, order.models)
+    place = str(order.config) if order.config else None
+    shared = Shared(order.topic, str(order.out / folder.WORK), place, order.brokers)
 
     def parts(waiting: list[Part], tell: Callable[[int], None]) -> None:
         asyncio.run(run_parts(shared, waiting, order.processes, tell))
@@ -102,25 +87,20 @@ def replay(order: Order, say: Say = lambda line: None) -> Replayed:
 
 def replay_here(order: Order, config: Config, models: tuple[Named, ...], say: Say = lambda line: None) -> Replayed:
     """As `replay`, in this process, with detectors that are open already."""
-    opened = {named.name: named.detector for named in models}
+    config, opened = of_topic(config, order.topic), {named.path: named.detector for named in models}
+    place = Place(config, order.topic, order.out / folder.WORK, lambda used: opened[used.path])
 
     def parts(waiting: list[Part], tell: Callable[[int], None]) -> None:
         for part in waiting:
-            place = Place(of_topic(config, order.topic, part.model), order.topic, order.out / folder.WORK)
-            asyncio.run(run_part(place, part, opened[part.model], tell))
+            asyncio.run(run_part(place, part, tell))
 
-    return _replay(_Run(order, of_topic(config, order.topic, ""), models, parts, say))
+    return _replay(_Run(order, config, models, parts, say))
 
 
 def dry_run(order: Order) -> Plan:
     """What a replay would read. Raises as `replay` does."""
-    config = of_topic(connection(order.config, order.brokers), order.topic, "")
-    return _find(order, config, open_models(order.models))
-
-
-def open_models(names: tuple[str, ...]) -> tuple[Named, ...]:
-    """The bundles, verified, as A and B."""
-    return tuple(Named(label, name, open_bundle(Path(name))) for label, name in zip(LABELS, names, strict=False))
+    config = of_topic(connection(order.config, order.brokers), order.topic)
+    return _find(order, config, open_models(config, order.topic, order.models))
 
 
 @dataclass(frozen=True)
@@ -136,11 +116,11 @@ class _Run:
     @property
     def request(self) -> dict[str, Any]:
         """What must be the same for a replay to be gone on with."""
-        models = [[named.name, named.detector.digest] for named in self.models]
+        models = [[named.name, named.detector.digest, sorted(named.taken.items())] for named in self.models]
         config = self.config.model_dump(mode="json")
         span, warm = self.order.span.as_dict(), self.order.warm_up_ms
         asked = {"topic": self.order.topic, "range": span, "warm_up_ms": warm, "models": models, "config": config}
-        return dict(json.loads(json.dumps(asked | {"tailrace": __version__})))
+        return dict(json.loads(json.dumps(asked | {"tailrace": __version__}, default=asdict)))
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -160,7 +140,7 @@ def _replay(run: _Run) -> Replayed:
             folder.begin(out, run.request, plan)
         for note in plan.notes:
             run.say(note)
-        parts = [Part(named.label, named.name, s) for named in run.models for s in plan.slices]
+        parts = [_part(named, s) for named in run.models for s in plan.slices]
         waiting = [part for part in parts if is_done(out / folder.WORK, part) is None]
         if resumed := len(parts) - len(waiting):
             run.say(f"{resumed} of {len(parts)} parts were done before and are not done again")
@@ -168,6 +148,10 @@ def _replay(run: _Run) -> Replayed:
         with progress(f"{run.order.topic}, {len(waiting)} parts", total) as tell:
             run.do(waiting, tell)
         return _results(run, plan, parts, (resumed, began))
+
+
+def _part(named: Named, s: Slice) -> Part:
+    return Part(named.label, s, named.within(s.partition, s.warm_up, s.end))
 
 
 def _results(run: _Run, plan: Plan, parts: list[Part], course: tuple[int, float]) -> Replayed:
@@ -186,12 +170,15 @@ def _results(run: _Run, plan: Plan, parts: list[Part], course: tuple[int, float]
     records = sum(done["records"] for done in facts) // len(run.models)
     shown = tuple(Model(n.label, n.name, run.folders[n.label], n.detector) for n in run.models)
     write_report(Subject(out, run.config, plan, shown, compared, warm_up_said(plan), records))
-    seconds = time.monotonic() - began
+    read = [done for done in facts if done["records"]]
+    reading = max((d["ended"] for d in read), default=0.0) - min((d["began"] for d in read), default=0.0)
+    clock = {"made_at": round(time.time()), "seconds": round(time.monotonic() - began, 1)}
     header = {
-        "header": {"made_at": round(time.time()), "seconds": round(seconds, 1), "processes": run.order.processes},
+        "header": clock | {"reading_seconds": round(reading, 3), "processes": run.order.processes},
         "tailrace": __version__,
         "topic": plan.topic,
         "models": {n.label: {"name": n.name, "digest": n.detector.digest} for n in run.models},
+        "taken_over": {part.name: [asdict(used) for used in part.bundles[1:]] for part in parts if part.bundles[1:]},
         "range": run.order.span.as_dict(),
         "records": records,
         "warm_up": warm_up_said(plan),

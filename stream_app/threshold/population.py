@@ -117,16 +117,16 @@ def initial(tail: dict[str, Any], risk: float = 1e-3) -> Row:
     packed = tail.get(Settings.of(risk).regime)
     if packed is not None:
         values = np.asarray(packed, np.float64)
-        for name, value in zip(_BORROWED, values[: len(_BORROWED)], strict=True):
+        for name, value in zip(BORROWED, values[: len(BORROWED)], strict=True):
             row[name] = value
-        ring = values[len(_BORROWED) :]
+        ring = values[len(BORROWED) :]
         row["ring"][0, : len(ring)] = ring
         row["n_peaks"], row["head"], row["mode"] = len(ring), len(ring) % RING, CONTINUOUS
         row["age"] = row["borrowed"]
     return row
 
 
-_BORROWED = ("level", "scale", "scale_long", "initial", "tail_scale", "tail_shape", "ties", "borrowed")
+BORROWED = ("level", "scale", "scale_long", "initial", "tail_scale", "tail_shape", "ties", "borrowed")
 
 
 def fit_population(scores: F64, entity: I64, overlap: int = 1) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def fit_population(scores: F64, entity: I64, overlap: int = 1) -> dict[str, Any]
 
 
 def _pack(residual: F64, begins: Bool, settings: Settings, start: tuple[tuple[float, float, float], float]) -> F64:
-    """One regime's array: _BORROWED, then the peaks."""
+    """One regime's array: BORROWED, then the peaks."""
     # Entities lie a gap apart, so that no cluster spans two.
     at = np.arange(len(residual)) + (settings.gap + 1) * np.cumsum(begins)
     threshold = initial_threshold(residual, at, settings.rate, settings.gap)

@@ -1,0 +1,68 @@
+"""`bench replay`: a replay's records per second beside a live worker's on the same records; two processes beside one.
+
+In: nothing. Out: the benchmark's figures. Remembers: nothing; the broker and the bundle are its own.
+
+Linear over the range: the time per record of the whole topic over that of its first half, both in one process.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from stream_app.bench.load import Load, fill, records_of
+from stream_app.bench.score import signals, train
+from stream_app.bench.worker import run_worker
+from stream_app.brokers.kafka.cluster import KafkaCluster
+from stream_app.errors import TailraceError
+from stream_app.live.topics import create_topics
+
+LOAD = Load(records=240_000, entities=32, partitions=4, period_ms=1000.0, sensor="s0")
+N_TRAIN = 4_000
+ROUNDS = 3
+
+
+def run() -> dict[str, Any]:
+    """Trains a bundle of one sensor by the command line, fills a topic, reads it live and again."""
+    ours: dict[str, list[float]] = {"live": [], "one": [], "two": [], "half": []}
+    half_ms = LOAD.start_ms + int(LOAD.records / LOAD.entities * LOAD.period_ms / 2)
+    with tempfile.TemporaryDirectory() as folder, KafkaCluster() as kafka:
+        bundle = train(Path(folder), signals(N_TRAIN, 1, seed=1))
+        fill(kafka.bootstrap, "bench", LOAD, records_of(LOAD))
+        create_topics(kafka.bootstrap, dict.fromkeys(("bench-dlt", "alerts", "scores", "drift"), 4))
+        for turn in range(ROUNDS):
+            settings = {"detector": f"bench-{turn}", "brokers": kafka.bootstrap, "sources": [{"topic": "bench"}]}
+            ours["live"].append(run_worker(settings | {"model": str(bundle)}).rate)
+            place = ["--brokers", kafka.bootstrap, "--model", str(bundle), "--out", f"{folder}/r{turn}"]
+            ours["one"].append(_rate([*place, "--processes", "1"]))
+            ours["two"].append(_rate([*place, "--processes", "2"]))
+            ours["half"].append(_rate([*place, "--processes", "1", "--to", str(half_ms)]))
+    return {
+        "value": round(median(ours["one"])),
+        "unit": "records/s",
+        "ratios": {
+            "live": _ratio(ours["one"], ours["live"]),
+            "one_process": _ratio(ours["two"], ours["one"]),
+            "cost_of_double_range": _ratio(ours["half"], ours["one"]),
+        },
+        "runs": {name: [round(rate) for rate in rates] for name, rates in ours.items()},
+    }
+
+
+def _ratio(one: list[float], other: list[float]) -> float:
+    return round(median(a / b for a, b in zip(one, other, strict=True)), 2)
+
+
+def _rate(options: list[str]) -> float:
+    """Records per second from the first batch to the last, as the worker counts its own."""
+    command = [str(Path(sys.executable).with_name("tailrace")), "replay", "--topic", "bench", "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise TailraceError(f"the replay ended with {done.returncode}: {done.stderr.strip()[-200:]}")
+    header = json.loads(done.stdout)
+    return float(header["records"]) / float(header["header"]["reading_seconds"])
