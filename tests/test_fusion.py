@@ -178,8 +178,8 @@ def worlds_runs(n: int = 300) -> list[np.ndarray]:
 
 
 def test_every_loss_falls_and_one_seed_gives_one_network() -> None:
-    first, second = (fit_fusion(worlds_runs(), SHAPE, (Losses(), None), Run(40, 3)) for _ in range(2))
-    short = fit_fusion(worlds_runs(), SHAPE, (Losses(), None), Run(10, 3))
+    first, second = (fit_fusion(worlds_runs(), SHAPE, (Losses(), None), Run(24, 3)) for _ in range(2))
+    short = fit_fusion(worlds_runs(), SHAPE, (Losses(), None), Run(8, 3))
     for name, value in weights(first.net).items():
         np.testing.assert_array_equal(value, weights(second.net)[name], err_msg=name)
     assert set(first.last) == {"forecast", "masked", "bins", "contrast", "cpc"}
