@@ -6,7 +6,7 @@ In: `Scenes` that no state has seen yet. Out: `Result`. Remembers: what its stag
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from stream_app.drift import entities as drift
 from stream_app.drift.fleet import FleetDrift
 from stream_app.errors import ConfigurationError
 from stream_app.keys import Keys, Row
+from stream_app.quiet import Quiet
 from stream_app.samples import DeadLetter
 from stream_app.scoring import Refused, Scoring
 from stream_app.states import Layout, Section
@@ -45,6 +46,7 @@ class PipelineSpec:
     store: MutableMapping[bytes, bytes] = field(default_factory=dict)
     model: str | None = None  # None: the configuration's
     shadow: PipelineSpec | None = None  # of a bundle that judges the same windows and says nothing that counts
+    quiet: Quiet = field(default_factory=Quiet)
 
     @property
     def bundle(self) -> str:
@@ -89,16 +91,18 @@ class Judging:
         self.drift = drift.Drift(spec.config.detector, spec.detector, keys)
         self.fleet_drift = FleetDrift(spec.config.detector, spec.detector.digest)
         self.alerts = alerts.Episodes(alerts.Origin.of(spec), keys)
-        self._keys, self._speaker = keys, Speaker.of(spec.config.detector, spec.detector)
+        self._quiet, self._keys, self._speaker = spec.quiet, keys, Speaker.of(spec.config.detector, spec.detector)
 
     def update(self, scenes: Scenes) -> Result:
         scored, rows, refused = self.scoring.update(scenes)
         fine = scoring.select(scenes, rows)
-        judged = self.threshold.update(fine.entity, scored.score, np.ones(len(rows), bool))
-        drifts = self.drift.update(fine, scored, judged)
-        drifts += self.fleet_drift.update(scored, int(fine.end_us.max(initial=0)))
-        messages = self.alerts.update(fine, scored, judged)
         entities = tuple(map(self._keys.name, fine.entity.tolist()))
+        feeds = self._quiet.feeds(fine, entities)
+        judged = self.threshold.update(fine.entity, scored.score, feeds)
+        heard = scored if feeds.all() else replace(scored, score=np.where(feeds, scored.score, np.nan))
+        drifts = self.drift.update(fine, heard, judged)
+        drifts += self.fleet_drift.update(heard, int(fine.end_us.max(initial=0)))
+        messages = self.alerts.update(fine, scored, judged)
         said = ScoredWindows(fine, scored, judged, entities, self._speaker)
         return Result((), said, self._describe(refused, scenes), tuple(messages), tuple(drifts))
 

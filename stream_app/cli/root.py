@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from stream_app.cli import file_commands as cli_files
 from stream_app.cli import local_commands as cli_local
 from stream_app.cli import model_commands as cli_models
+from stream_app.cli import order_commands as cli_orders
 from stream_app.cli import replay_command as cli_replay
 from stream_app.cli.output import note, rows, say
 from stream_app.errors import TailraceError, UsageError
@@ -53,6 +54,7 @@ app = typer.Typer(
 cli_local.add_to(app)
 cli_files.add_to(app)
 cli_models.add_to(app)
+cli_orders.add_to(app)
 cli_replay.add_to(app)
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The detector's YAML file.")]

@@ -30,6 +30,7 @@ from stream_app.live.observe import Metrics
 from stream_app.live.publish import Publisher
 from stream_app.live.shadowing import Shadowing
 from stream_app.pipeline import Pipeline, PipelineSpec
+from stream_app.quiet import Quiet
 
 log = structlog.get_logger("worker")
 
@@ -78,7 +79,7 @@ class Held:
         """A partition just given, its states recovered; or just handed over to another bundle."""
         model = start.model
         spec = PipelineSpec(hosting.config, model.detector, tp.topic, tp.partition, hosting.states(tp), model.name)
-        pipeline = Pipeline(spec)
+        pipeline = Pipeline(replace(spec, quiet=hosting.quiet))
         pipeline.restore(start.commit.offset, start.commit.metadata)
         return cls(pipeline, start, start.commit, start.commit.offset, pipeline.accounting())
 
@@ -127,6 +128,7 @@ class Hosting:
     shadowing: Shadowing
     guard: Guard
     until: Mapping[TopicPartition, int] | None = None  # None: for ever
+    quiet: Quiet = field(default_factory=Quiet)
 
 
 @dataclass

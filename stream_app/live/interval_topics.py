@@ -24,14 +24,14 @@ class Known:
 async def read_intervals(config: Config, stride_us: int | None) -> Known:
     """stride_us: what is new in a window of time; None for tokens. Raises BrokerUnreachable."""
     topics, name = config.topics, config.detector
-    drifted = drifts(await _messages(config, topics.drift), name)
-    raised = alerts(await _messages(config, topics.alerts), name, stride_us, drifted)
-    anomalous, normal = labels(await _messages(config, topics.feedback), name)
-    ordered = control(await _messages(config, topics.control), name)
+    drifted = drifts(await messages(config, topics.drift), name)
+    raised = alerts(await messages(config, topics.alerts), name, stride_us, drifted)
+    anomalous, normal = labels(await messages(config, topics.feedback), name)
+    ordered = control(await messages(config, topics.control), name)
     return Known((*anomalous, *ordered, *without(raised, normal)))
 
 
-async def _messages(config: Config, topic: str) -> list[Message]:
+async def messages(config: Config, topic: str) -> list[Message]:
     """All that a topic holds, by time."""
     if topic not in partition_counts(config.brokers, [topic], **security_settings(config.security)):
         return []

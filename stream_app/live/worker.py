@@ -28,6 +28,7 @@ from stream_app.live.following import Models, models_of
 from stream_app.live.guarding import Guard
 from stream_app.live.held import Hosting
 from stream_app.live.observe import Metrics, Probes
+from stream_app.live.orders import heard
 from stream_app.live.partitions import Partitions
 from stream_app.live.preflight import Plan
 from stream_app.live.publish import Publisher
@@ -69,13 +70,14 @@ async def run_worker(
             if await _unless(stop, models.first()) is None:
                 return 0
             until = await _ends(config, plan) if until_end else None
-            async with _publisher(config, plan) as publisher:
+            async with _publisher(config, plan) as publisher, heard(config) as quiet:
 
                 def states(tp: TopicPartition) -> dict[bytes, bytes]:
                     return app.states[tp.topic].of(tp.partition)
 
                 shadowing = Shadowing(config.shadow.budget, publisher, metrics)
-                hosting = Hosting(config, models, publisher, metrics, states, shadowing, Guard(config, metrics), until)
+                guard = Guard(config, metrics)
+                hosting = Hosting(config, models, publisher, metrics, states, shadowing, guard, until, quiet)
                 partitions = Partitions(hosting)
                 app = _build(config, plan, partitions)
                 alive.partitions, alive.app = partitions, app

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, MutableMapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from models.scenes import I64
 from stream_app.checkpoint import Swap
 from stream_app.config import Config
 from stream_app.files.results import ResultFolder
+from stream_app.live.orders import in_effect
 from stream_app.live.topic_batches import consumer_of
 from stream_app.pipeline import Pipeline, PipelineSpec, Result, ScoredWindows
+from stream_app.quiet import Quiet
 from stream_app.replay.bundles import Used
 from stream_app.replay.finding import Slice
 from stream_app.replay.reading import records
@@ -63,12 +65,16 @@ class Place:
     topic: str
     folder: Path
     opened: Callable[[Used], Detector]
+    quiet: Quiet = field(default_factory=Quiet)
 
 
 async def run_part(place: Place, part: Part, tell: Tell) -> None:
     """Does the part anew. `tell` hears how many records have been read. Raises BrokerUnreachable."""
     folder, s = place.folder / part.name, part.slice
     shutil.rmtree(folder, ignore_errors=True)
+    place = replace(
+        place, quiet=Quiet(await in_effect(place.config))
+    )  # what workers do not learn from, nor does a replay
     known = [place.opened(used) for used in part.bundles]
     names = [name for detector in known for name in detector.part_names]
     pipeline = _pipeline(place, part, 0, {})
@@ -92,7 +98,7 @@ def _pipeline(place: Place, part: Part, i: int, store: MutableMapping[bytes, byt
     """Of the part's i-th bundle."""
     used = part.bundles[i]
     spec = (place.config, place.opened(used), place.topic, part.slice.partition, store, used.name)
-    return Pipeline(PipelineSpec(*spec))
+    return Pipeline(PipelineSpec(*spec, quiet=place.quiet))
 
 
 def is_done(folder: Path, part: Part) -> dict[str, Any] | None:
