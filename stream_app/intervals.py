@@ -135,6 +135,15 @@ def overlapping(
     return {why: rows for why, rows in found.items() if len(rows)}
 
 
+def body_of(value: bytes | None) -> dict[str, Any] | None:
+    """The JSON object in a record's value; None for anything else."""
+    try:
+        body = orjson.loads(value or b"null")
+    except orjson.JSONDecodeError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
 def moment_us(text: Any) -> int | None:
     """Microseconds since the epoch of RFC 3339 text with a zone; None for anything else."""
     try:
@@ -156,11 +165,8 @@ def _touch(a: Interval, b: Interval) -> bool:
 
 def _read(messages: Iterable[Message], detector: str) -> Iterable[tuple[int, Mapping[str, Any]]]:
     for message in messages:
-        try:
-            body = orjson.loads(message.value or b"null")
-        except orjson.JSONDecodeError:
-            continue
-        if isinstance(body, dict) and body.get("detector") in (None, detector):
+        body = body_of(message.value)
+        if body is not None and body.get("detector") in (None, detector):
             yield message.t_us, body
 
 

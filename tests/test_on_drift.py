@@ -53,7 +53,8 @@ def test_drift_of_the_live_version_ends_in_another_that_is_live(place: Place) ->
     event: dict[str, Any] = {"detector": place.name, "entity": "e1", "method": "adwin", "statistic": "level"}
     event |= {"before": 1.0, "after": 2.0, "bundle": digest}
     noise = {**event, "method": "kswin", "entity": ""}
-    fill(place, "drift", [(b"", orjson.dumps(noise), 1), (b"e1", orjson.dumps(event), samples[0][2])])
+    rubbish = [(b"", b"{", 1), (b"", None, 1), (b"", b'{"detector": 3}', 1)]
+    fill(place, "drift", [*rubbish, (b"", orjson.dumps(noise), 1), (b"e1", orjson.dumps(event), samples[0][2])])
     wanted = OnDrift(Refit(fine_tune=True), Patience(settle=0, at_most=0, promote_after=0), once=True)
     said: list[str] = []
     on_drift(config, wanted, place.folder / "work", said.append)

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
 from aiokafka import AIOKafkaConsumer
 
+from stream_app.cli.output import plain
 from stream_app.config import Config
 from stream_app.errors import CheckFailed, ConfigurationError
+from stream_app.intervals import body_of
 from stream_app.judging import risk_of
 from stream_app.live.comparison import compare, gate_of
 from stream_app.live.topic_batches import consumer_of, partitions_of
@@ -84,11 +85,17 @@ async def _listen(watch: _Watch, consumer: AIOKafkaConsumer) -> None:
     """Drift events of this detector, as they come."""
     for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
         for record in records:
-            event: Any = orjson.loads(record.value or b"null")
-            if isinstance(event, dict) and event.get("detector") == watch.config.detector and _counts(event):
+            event = body_of(record.value)
+            if event is not None and event.get("detector") == watch.config.detector and _counts(event):
                 watch.drifted.append(Drifted(str(event.get("bundle")), record.timestamp))
-                who, what = event.get("entity") or "all entities", f"{event.get('method')} of {event.get('statistic')}"
-                watch.say(f"drift of {who}: {what} from {event.get('before'):.3g} to {event.get('after'):.3g}")
+                watch.say(_told(event))
+
+
+def _told(event: dict[str, Any]) -> str:
+    """An event for people; what it lacks is shown as a question mark."""
+    before, after = (f"{x:.3g}" if isinstance(x := event.get(n), int | float) else "?" for n in ("before", "after"))
+    who, how = event.get("entity") or "all entities", f"{event.get('method', '?')} of {event.get('statistic', '?')}"
+    return plain(f"drift of {who}: {how} from {before} to {after}")
 
 
 def _counts(event: dict[str, Any]) -> bool:

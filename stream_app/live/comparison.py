@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from stream_app.config import Config, Gates
+from stream_app.intervals import body_of
 from stream_app.live.security import security_settings
 from stream_app.live.topic_batches import batches_between, consumer_of, partitions_of
 from stream_app.live.topics import partition_counts
@@ -88,8 +87,5 @@ async def _since(config: Config, topic: str, since_ms: int) -> list[dict[str, An
         begins = await consumer.offsets_for_times(dict.fromkeys(tps, since_ms))
         wanted = {tp: (int(begins[tp].offset), ends[tp]) for tp in tps if begins[tp] is not None}
         async for batch in batches_between(consumer, wanted):
-            for value in batch.values:
-                body = orjson.loads(value or b"null")
-                if isinstance(body, dict):
-                    found.append(body)
+            found += [body for body in map(body_of, batch.values) if body is not None]
     return found
