@@ -170,7 +170,7 @@ class Gates(Section):
     held_out: float = Field(default=0.2, gt=0, lt=0.9)  # share of the range: its end, what is newest
     windows: int | None = 200  # held out; of fewer nobody can say how often they alarm
     alarm_ratio: float | None = 2.0  # false episodes seen over promised: what the tail keeps on eighteen streams
-    time_in_alarm: float | None = 0.1  # an alarm that never closes is one episode too; a single one takes 5 % of a short trial
+    time_in_alarm: float | None = 0.1  # one that never closes is one episode too; a short one may take 5 % of a trial
     agreement: float | None = 0.9  # of the windows that the live bundle calls normal; the same episode costs as much
     episodes_lost: int | None = 0  # labelled ones that the live bundle finds
     golden: float | None = 1e-5  # relative; what a worker asks when it opens the bundle
