@@ -10,6 +10,7 @@ clusters of exceedances start, it gives -ln of the rate of clusters that reach e
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,16 +136,30 @@ def cluster_maxima(residual: F64, at: I64, threshold: float, gap: int) -> F64:
 def initial_threshold(residual: F64, at: I64, rate: float, gap: int) -> float:
     """The highest order statistic of `residual` [n >= 2], at places `at`, with `rate` clusters per value above it.
 
-    The number of exceedances tried grows by 5 % from step to step. The lowest value where none has so many.
+    Where none has so many, the one with the most: below it clusters only run into each other.
     """
+    most, best = -1.0, float(residual.max())
+    for threshold, found in _cluster_rates(residual, at, gap):
+        if found >= rate:
+            return threshold
+        if found > most:
+            most, best = found, threshold
+    return best
+
+
+def busiest_rate(residual: F64, at: I64, gap: int) -> float:
+    """The most clusters per value that any threshold gives: few where a high score stays high for long."""
+    return max((rate for _, rate in _cluster_rates(residual, at, gap)), default=0.0)
+
+
+def _cluster_rates(residual: F64, at: I64, gap: int) -> Iterator[tuple[float, float]]:
+    """Thresholds, falling, and clusters per value above each. The number of exceedances grows by 5 % a step."""
     falling = np.sort(residual)[::-1]
     k = 1
     while k < len(falling) - 1:
         cluster = cluster_of(at[residual > falling[k]], gap)
-        if len(cluster) and cluster[-1] + 1 >= rate * len(residual):
-            break
+        yield float(falling[k]), (float(cluster[-1] + 1) if len(cluster) else 0.0) / len(residual)
         k = max(k + 1, int(k * 1.05))
-    return float(falling[min(k, len(falling) - 1)])
 
 
 def thinned(excess: F64, n: int) -> F64:

@@ -149,7 +149,7 @@ class NaiveThreshold:
             closed = self.peak, self.piece_alarmed
         if not opened:
             self.episode = 0
-        grave = alarm and self.depth(e) - self.needed() > math.log(30)
+        grave = alarm and self.depth(e) - self.needed() > math.log(10)
         worse = grave and self.episode == 1 and self.seen - self.begun >= self.gap
         if (alarm and self.episode == 0) or worse:
             promised = self.age * self.q

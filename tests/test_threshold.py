@@ -228,7 +228,7 @@ def test_bursts_are_found_and_do_not_make_it_deaf() -> None:
 
 def test_a_grave_rise_within_an_open_episode_is_an_episode_of_its_own_and_the_only_one() -> None:
     x = nasty("normal", 8000, np.random.default_rng(16))
-    x[5000:5030] = 3.5
+    x[5000:5030] = 3.2
     x[5030:5060] = 30.0
     x[5060:5090] = 90.0
     judged = Stage(risk=1e-3).one(x)
@@ -239,7 +239,7 @@ def test_a_grave_rise_within_an_open_episode_is_an_episode_of_its_own_and_the_on
 
 def test_what_is_grave_within_its_first_values_is_one_episode() -> None:
     x = nasty("normal", 8000, np.random.default_rng(16))
-    x[5000:5010] = 3.5
+    x[5000:5010] = 3.2
     x[5010:5090] = 30.0
     judged = Stage(risk=1e-3).one(x)
     assert np.flatnonzero(judged.episode_start[4990:5100]).tolist() == [10]
@@ -276,6 +276,18 @@ def test_a_population_keeps_the_unit_of_its_scores() -> None:
     small, large = (fit_population(f * x, np.zeros(5000, int))["rare"] for f in (1.0, 1e3))
     np.testing.assert_allclose(large[:3], 1e3 * small[:3])
     np.testing.assert_allclose(large[3:], small[3:])
+
+
+def test_scores_that_remember_for_long_have_rarer_clusters_and_a_longer_horizon() -> None:
+    rng = np.random.default_rng(17)
+    noise = rng.normal(size=(8, 1000))
+    slow = np.stack([np.convolve(row, np.ones(60) / 60, "same") for row in noise])
+    entity = np.repeat(np.arange(8), 1000)
+    brief, long = (fit_population(np.exp(x).ravel(), entity) for x in (noise, slow))
+    assert brief["form"].tolist() == [0.01, 0.025, 128]
+    assert long["form"][0] < 0.01
+    assert long["form"][2] == 512
+    assert long["rare"][3] > 0.5  # the initial threshold lies above what is usual, in mean deviations
 
 
 def test_too_few_scores_are_no_population() -> None:

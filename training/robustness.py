@@ -74,12 +74,13 @@ def run_case(case: Case, seed: int = 0) -> Iterator[dict[str, Any]]:
             ROWS[4]: [lambda data, s=s: constant(data, s, normal) for s in lost],  # type: ignore[misc]
         }
         for judged, data in series:
-            yield {"series": judged.name, "row": ROWS[1]} | _measured(foul, judged, folder)
+            about = {"series": judged.name, "to_the_end": bool(judged.label[-1])}
+            yield about | {"row": ROWS[1]} | _measured(foul, judged, folder)
             for row, ways in disturbed.items():
                 found = [_measured(clean, replace(judged, table=to_table(way(data))), folder) for way in ways]
                 if found:
                     means = {key: float(np.mean([each[key] for each in found])) for key in found[0]}
-                    yield {"series": judged.name, "row": row} | means
+                    yield about | {"row": row} | means
 
 
 def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -87,12 +88,13 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     lines = []
     for name in sorted({result["case"].split("/")[0] for result in results}):
         own = [result for result in results if result["case"].split("/")[0] == name]
-        means = {row: [r["figure"] for r in own if r["row"] == row] for row in ROWS}
+        measure = "auc" if any(result["to_the_end"] for result in own) else "vus_pr"
+        means = {row: [r[measure] for r in own if r["row"] == row] for row in ROWS}
         for row, figures in means.items():
             if figures:
                 share = float(np.mean(figures) / np.mean(means[ROWS[0]]))
                 lines.append(
-                    {"set": name, "data": row, "figure": float(np.mean(figures)), "share": share,
+                    {"set": name, "data": row, "measure": measure, "figure": float(np.mean(figures)), "share": share,
                      "holds": "yes" if share >= FLOOR else "NO"}
                 )  # fmt: skip
     return lines
@@ -105,8 +107,7 @@ def _data(judged: Judged, folder: Path) -> Dataset:
 
 
 def _measured(bundle: Path, judged: Judged, folder: Path) -> dict[str, float]:
-    found = measures(judged, scored(bundle, judged, folder / "out"))
-    return found | {"figure": found["auc"] if judged.label[-1] else found["vus_pr"]}
+    return measures(judged, scored(bundle, judged, folder / "out"))
 
 
 if __name__ == "__main__":

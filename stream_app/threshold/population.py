@@ -13,18 +13,31 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.scenes import F32, F64, I64, Bool
-from models.tail import SCALE_WITHOUT_EXCESSES, Tail, cluster_maxima, fit_tail, initial_threshold, thinned
+from models.tail import (
+    SCALE_WITHOUT_EXCESSES,
+    Tail,
+    busiest_rate,
+    cluster_maxima,
+    fit_tail,
+    initial_threshold,
+    thinned,
+)
 from stream_app.keys import Row
 
 RING = 256  # peaks kept: with a cluster in 100 values a memory of 25,600 values
 Ring = F32
 HORIZON = 128  # of level and scale; with 256 a daily pattern of the level alarms 3.7 times too often at 1e-4
+HORIZON_MAX = 512  # theirs where scores remember for long: with 128 the level follows a fault's slow rise, and hides it
+MEMORIES = 20  # correlation times in a horizon
+MEMORY_VALUES = 100  # of an entity, to tell its scores' correlation time
 HORIZON_LONG = 4_000  # of the scale's floor, and of the initial threshold's own rate
 HORIZON_YOUNG = 400  # the initial threshold's while it has seen few values
-HEAD_START = 64  # values that a level not learned from the entity itself is worth
+HEAD_START = 0.5  # of a horizon: what a level not learned from the entity itself is worth
 FEWEST_SCORES = 50  # of a population: below it there is no tail to borrow
 OFTEN_ABOVE = 5e-3  # risks above it need clusters that are more frequent than one in 100 values
+RARE, OFTEN = 0.01, 0.025  # clusters per value
 BUSY_MAX = 0.2  # rate times gap: denser clusters run into each other
+FORM = "form"  # of a population: the rates of clusters its scores can have in both regimes, and their horizon
 NEAR_START, FAR_START = 5.0, 2.0
 
 SETTLING, GATHERING, CONTINUOUS, DISCRETE = 0.0, 1.0, 2.0, 3.0
@@ -84,12 +97,22 @@ class Settings:
     risk: float
     rate: float  # of clusters per value, which the initial threshold keeps
     gap: int  # values without an exceedance that end a cluster
+    horizon: float = HORIZON  # of level and scale
 
     @classmethod
-    def of(cls, risk: float, overlap: int = 1) -> Settings:
-        """rate 0.01, gap 16, or 0.025 and 8 for large risks; windows that overlap are one cluster: gap >= overlap."""
-        rate, gap = (0.025, 8) if risk > OFTEN_ABOVE else (0.01, 16)
-        return cls(risk, max(rate, 1.25 * risk), max(gap, min(overlap, int(BUSY_MAX / rate))))
+    def of(cls, risk: float, overlap: int = 1, tail: dict[str, Any] | None = None) -> Settings:
+        """rate 0.01, gap 16, or 0.025 and 8 for large risks; windows that overlap are one cluster: gap >= overlap.
+
+        A population whose scores remember for long has lower rates and a longer horizon.
+        """
+        rare, often, horizon = np.asarray((tail or {}).get(FORM, (RARE, OFTEN, HORIZON)), np.float64).tolist()
+        rate, gap = (often, 8) if risk > OFTEN_ABOVE else (rare, 16)
+        return cls(risk, max(rate, 1.25 * risk), max(gap, min(overlap, int(BUSY_MAX / rate))), horizon)
+
+    @property
+    def head_start(self) -> float:
+        """Values that the level has been learned from, as it were, before the first."""
+        return HEAD_START * self.horizon
 
     @property
     def regime(self) -> str:
@@ -142,13 +165,39 @@ def fit_population(scores: F64, entity: I64, overlap: int = 1) -> dict[str, Any]
     scale = float(np.abs(x - level).mean()) if len(x) else 0.0
     if len(x) < FEWEST_SCORES or scale == 0:
         return {}
-    residual, begins = _residuals(x, who, level, scale)
+    horizon = float(np.clip(MEMORIES * _memory(x, who), HORIZON, HORIZON_MAX))
+    residual, begins = _residuals(x, who, (level, scale), horizon)
     ties = float(np.mean((np.diff(x) == 0) & ~begins[1:]))
     start = (level, scale, float(np.minimum(np.abs(x - level), 30 * scale).mean()))
-    return {
-        s.regime: _pack(residual, begins, s, (start, ties))
-        for s in (Settings.of(1e-3, overlap), Settings.of(1e-2, overlap))
-    }
+    at = np.arange(len(residual)) + (HORIZON + 1) * np.cumsum(begins)
+    rates = [float(np.clip(busiest_rate(residual, at, gap) / 2, low, most)) for low, most, gap in _REGIMES]
+    found: dict[str, Any] = {FORM: np.array([*rates, horizon])}
+    for s in (Settings.of(1e-3, overlap, found), Settings.of(1e-2, overlap, found)):
+        found[s.regime] = _pack(residual, begins, s, (start, ties))
+    return found
+
+
+# Rates of clusters, lowest and highest, and the gap: no regime's lowest is too low for the largest risk in it.
+_REGIMES = ((1.25 * OFTEN_ABOVE, RARE, 16), (OFTEN / 2, OFTEN, 8))
+
+
+def _memory(x: F64, entity: I64) -> float:
+    """Values after which scores' autocorrelation is below 1/e, the median over entities of some length; 0: none is."""
+    begins = np.flatnonzero(np.diff(entity, prepend=entity[:1] - 1))
+    found = [
+        _correlation_time(own) for own in np.split(x, begins[1:]) if len(own) >= MEMORY_VALUES and own.max() > own.min()
+    ]
+    return float(np.median(found)) if found else 0.0
+
+
+def _correlation_time(x: F64) -> int:
+    spread = 5 * float(x.std())
+    centred = np.clip(x - x.mean(), -spread, spread)  # one burst is not how scores usually move
+    n = len(centred)
+    spectrum = np.fft.rfft(centred, 2 * n)
+    acf = np.fft.irfft(spectrum * np.conj(spectrum))[: n // 2]
+    below = np.flatnonzero(acf < acf[0] / math.e)
+    return int(below[0]) if len(below) else n // 2
 
 
 def _pack(residual: F64, begins: Bool, settings: Settings, start: tuple[tuple[float, float, float], float]) -> F64:
@@ -181,7 +230,7 @@ def _worth(excess: F64, owner: I64, entity: I64) -> int:
     return int(min(max(2 / tau2, 16), RING))
 
 
-def _residuals(x: F64, entity: I64, level: float, scale: float) -> tuple[F64, Bool]:
+def _residuals(x: F64, entity: I64, start: tuple[float, float], horizon: float) -> tuple[F64, Bool]:
     """Each value's deviation from its entity's level in units of its scale; and where an entity begins. [n]"""
     begins = np.diff(entity, prepend=entity[:1] - 1) != 0
     first = np.flatnonzero(begins)
@@ -189,13 +238,14 @@ def _residuals(x: F64, entity: I64, level: float, scale: float) -> tuple[F64, Bo
     order = np.argsort(-length, kind="stable")
     first, length = first[order], length[order]
     residual = np.empty(len(x))
+    level, scale = start
     m, s = np.full(len(first), level), np.full(len(first), scale)
     # The recursion runs over time; all entities take a step at once.
     for step in range(int(length[0])):
         k = int(np.searchsorted(-length, -step, side="left"))
         d, now = x[first[:k] + step] - m[:k], s[:k].copy()
         residual[first[:k] + step] = d / now
-        a = 1 / min(HORIZON, step + HEAD_START)
+        a = 1 / min(horizon, step + HEAD_START * horizon)
         m[:k] += a * np.clip(d, -3 * now, 3 * now)
         s[:k] = np.maximum(0.1 * scale, now + a * (np.minimum(np.abs(d), 3 * now) - now))
     return residual, begins

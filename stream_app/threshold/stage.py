@@ -9,7 +9,7 @@ cluster starts, so that P(a cluster reaches z) = rate * S(z - u). Alarmed cluste
 cut at a depth, since a law that never sees them creeps inwards, and one that sees all goes deaf.
 
 An episode that began near the threshold and turns grave after a while ends there, and another begins: what was doubtful
-must not hide what is not. Under a right law one episode in 30 is as grave, so the promise hardly notices.
+must not hide what is not. Under a right law one episode in ten is as grave, fewer of those that were not at first.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ from stream_app.threshold.population import (
     CONTINUOUS,
     DISCRETE,
     GATHERING,
-    HEAD_START,
     HELD,
-    HORIZON,
     HORIZON_LONG,
     HORIZON_YOUNG,
     N_COLUMNS,
@@ -49,6 +47,7 @@ __all__ = ["STAGE", "Judged", "Threshold", "initial"]
 
 STAGE = "threshold"
 FAR = math.log(30)  # depth beyond the alarm's: of alarms under a right fit one in 30 is as deep, so what is, is no tail
+WORSE = math.log(10)  # as FAR, of what is grave: an episode in ten, of those that last, may become two
 NEAR_RATE, NEAR_CAP = 2.0, 10.0  # alarmed clusters fed, per promised one: above 1, or the law would creep inwards
 FAR_RATE, FAR_CAP = 0.3, 4.0  # below 1, or anomalies would lift the law
 TIRED, REST, STRAIN = 200.0, 0.1, 1.1  # about 200 alarmed values in a row: the change is accepted
@@ -64,7 +63,7 @@ class Threshold:
     """The stage for all entities of a partition. What it says does not depend on how windows fall into batches."""
 
     def __init__(self, risk: float, keys: Keys, tail: dict[str, Any] | None = None, overlap: int = 1) -> None:
-        self.settings = Settings.of(risk, overlap)
+        self.settings = Settings.of(risk, overlap, tail)
         self._keys = keys
         self._fresh = (initial({}, risk), initial(tail or {}, risk))  # to begin anew: discrete, and continuous
 
@@ -183,7 +182,7 @@ class _Run:
         cut = above & opened & (c.seen - c.piece_start >= s.piece)
         starts, closing = above & (~opened | cut), ~above | cut
         peak, alarmed = c.peak.copy(), c.piece_alarmed > 0
-        shown, worse = begin_episodes(c, alarm, depth > FAR, (s.gap, held_back(c, s)))
+        shown, worse = begin_episodes(c, alarm, depth > WORSE, (s.gap, held_back(c, s)))
         c.peak[:] = np.maximum(np.where(starts, 0.0, c.peak), np.where(feeds & above, excess, 0.0))
         c.piece_alarmed[:] = np.maximum(np.where(starts, 0.0, c.piece_alarmed), alarm)
         c.piece_start[starts] = c.seen[starts]
@@ -282,15 +281,17 @@ def _learn(c: Columns, deviation: F64, alarm: Bool, starts: F64, settings: Setti
     accepting = c.fatigue >= TIRED
     continuous = c.mode == CONTINUOUS
     learns = ((c.mode == GATHERING) | continuous) & (accepting | ~alarm)
-    pace = learns * np.where(accepting, ACCEPTING / HORIZON, 1 / np.minimum(HORIZON, c.seen - 1 + HEAD_START))
+    horizon = settings.horizon
+    slow = 1 / np.minimum(horizon, c.seen - 1 + settings.head_start)
+    pace = learns * np.where(accepting, ACCEPTING / horizon, slow)
     size, three = np.abs(deviation), 3 * c.scale
     long_ = _between(c.age, SETTLED_AFTER, HORIZON_LONG)
     c.scale_long[:] += learns * (np.minimum(size, 10 * three) - c.scale_long) / long_
     c.level[:] += pace * _between(deviation, -three, three)
     grown = np.maximum(0.1 * c.scale_long, c.scale + pace * (np.minimum(size, three) - c.scale))
     np.copyto(c.scale, grown, where=learns)
-    horizon = _between(c.age, HORIZON_YOUNG, HORIZON_LONG)
-    moved = c.tail_scale / (settings.rate * horizon) * (starts - settings.rate)
+    young = _between(c.age, HORIZON_YOUNG, HORIZON_LONG)
+    moved = c.tail_scale / (settings.rate * young) * (starts - settings.rate)
     np.add(c.initial, moved, out=c.initial, where=continuous)
     c.start_rate[:] += (starts - c.start_rate) / _between(c.age, GATHERED_AFTER, RATE_HORIZON)
 
