@@ -21,10 +21,12 @@ from stream_app.alerts.wire import score_rows
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.checkpoint import Swap
 from stream_app.config import Config
+from stream_app.live.preflight import agreement_topic
 from stream_app.live.topics import create_topics
 from stream_app.model_store.places import swaps_topic
+from stream_app.model_store.topic import read_pointers
 from stream_app.model_store.transitions import Wish
-from stream_app.model_store.verbs import Publication, promote, publish, rollback
+from stream_app.model_store.verbs import Publication, promote, publish, rollback, shadow
 from stream_app.opening import open_bundle
 from stream_app.pipeline import Pipeline, PipelineSpec
 
@@ -75,12 +77,24 @@ class Fleet(Live):
         swaps = self.swaps()
         return {swaps[p][-1]["version"] if p in swaps else 0 for p in range(PARTITIONS)}
 
+    def records(self) -> dict[int, list[Any]]:
+        """The source's, by partition."""
+        found: dict[int, list[Any]] = {}
+        for record in read_all(self.bootstrap, self.topic):
+            found.setdefault(record.partition, []).append(record)
+        return found
+
+    def agreement(self, name: str) -> int:
+        """Of live and shadow so far, summed over the partitions."""
+        told = read_all(self.bootstrap, agreement_topic(self.config()))
+        return sum(v[name] for v in {r.key: orjson.loads(r.value) for r in told}.values())
+
     def check_scores(self, expected: dict[Place, tuple[str, float]]) -> None:
         """Every window was told, and however often, with one bundle and one score."""
         told = set()
         for record in read_all(self.bootstrap, f"{self.name}-scores"):
             row = orjson.loads(record.value)
-            place = row["entity"], row["data_start_time"]
+            place = place_of(row)
             told.add(place)
             bundle, score = expected[place]
             assert (row["bundle"], row["anomaly_score"]) == (bundle, pytest.approx(score, rel=1e-6)), place
@@ -92,10 +106,8 @@ class Fleet(Live):
         alerts: dict[str, Any] = {}
         scores: dict[Place, tuple[str, float]] = {}
         total: dict[str, int] = {}
-        swaps, partitions = self.swaps(), dict[int, list[Any]]()
-        for record in read_all(self.bootstrap, self.topic):
-            partitions.setdefault(record.partition, []).append(record)
-        for partition, records in partitions.items():
+        swaps = self.swaps()
+        for partition, records in self.records().items():
             run = Undisturbed(self.config(), self.topic, partition, records)
             pipeline = run.over(swaps[partition], known)
             alerts |= run.alerts
@@ -112,6 +124,10 @@ def alike(alert: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in alert.items() if isinstance(value, str) or name == "inputs"}
 
 
+def place_of(row: dict[str, Any]) -> Place:
+    return row["entity"], row["data_start_time"]
+
+
 class Undisturbed:
     """One pipeline over one partition, handed over at given offsets."""
 
@@ -119,6 +135,7 @@ class Undisturbed:
         self._config, self._place, self._records = config, (topic, partition), records
         self.alerts: dict[str, Any] = {}
         self.scores: dict[Place, tuple[str, float]] = {}
+        self.thresholds: dict[Place, float | None] = {}
 
     def over(self, swaps: list[dict[str, Any]], known: dict[str, Detector]) -> Pipeline:
         store: dict[bytes, bytes] = {}
@@ -138,9 +155,10 @@ class Undisturbed:
         for alert in result.alerts:
             self.alerts[alert.alert_id] = timeless(orjson.loads(orjson.dumps(alert)))
         if result.windows is not None:
-            for entity, value in score_rows(result.windows, *self._place):
+            for _, value in score_rows(result.windows, *self._place):
                 told = orjson.loads(value)
-                place = entity, told["data_start_time"]
+                place = place_of(told)
+                self.thresholds[place] = told["threshold"]
                 assert place not in self.scores, "scored twice"
                 self.scores[place] = told["bundle"], told["anomaly_score"]
 
@@ -184,6 +202,59 @@ def test_a_worker_waits_for_its_first_model_and_then_follows(fleet: Fleet) -> No
 
 def test_workers_killed_while_they_take_over_score_each_window_once(fleet: Fleet) -> None:
     promote_under_kills(fleet, kills=1, versions=1, seed=1)
+    fleet.check()
+
+
+def test_a_shadow_goes_live_with_its_own_thresholds(fleet: Fleet) -> None:
+    """Both versions hold the same arrays, so what one pipeline says that was never handed over is what must be said."""
+    fleet.publish(0, 1)
+    fleet.promote(1)
+    finished(shadow(fleet.config(), Wish("pump", 2)))
+    produce(fleet.bootstrap, fleet.topic, signals(0, 400), PARTITIONS)
+    worker = fleet.start()
+    fleet.wait_until(worker.is_reading)
+    fleet.wait_until_read(400 * ENTITIES)
+    windows = len(read_all(fleet.bootstrap, f"{fleet.name}-scores"))
+    fleet.wait_until(lambda: fleet.agreement("windows") == windows)
+    assert fleet.agreement("alike") == windows
+    beside = read_all(fleet.bootstrap, f"{fleet.name}-scores-shadow")
+    assert {orjson.loads(record.value)["bundle"] for record in beside} == {open_bundle(fleet.bundles[1]).digest}
+    fleet.promote(2)
+    fleet.wait_until(lambda: fleet.serving() == {2})
+    produce(fleet.bootstrap, fleet.topic, signals(400, 200), PARTITIONS)
+    fleet.wait_until_read(600 * ENTITIES)
+    assert worker.terminate() == 0, worker.said()
+    once, known = fleet.swaps()[0][0], open_bundle(fleet.bundles[0])
+    rows = [orjson.loads(record.value) for record in read_all(fleet.bootstrap, f"{fleet.name}-scores")]
+    told = {place_of(row): (row["anomaly_score"], row["threshold"]) for row in rows}
+    expected: dict[Place, Any] = {}
+    for partition, records in fleet.records().items():
+        run = Undisturbed(fleet.config(), fleet.topic, partition, records)
+        run.over([{**once, "offset": 0, "to": known.digest}], {known.digest: known})
+        expected |= {place: (score, run.thresholds[place]) for place, (_, score) in run.scores.items()}
+    assert told.keys() == expected.keys()
+    assert len(rows) == len(told), "every window once"
+    pairs = np.array([told[p] for p in expected], float), np.array(list(expected.values()), float)
+    np.testing.assert_allclose(*pairs, rtol=1e-6)
+
+
+def test_a_version_that_alarms_too_often_is_rolled_back_by_itself(fleet: Fleet) -> None:
+    fleet.more = {**fleet.more, "alarms": {"risk": 1e-3}, "guard": {"factor": 1.0, "level": 0.2}}
+    fleet.publish(0, 1)
+    fleet.promote(1)
+    produce(fleet.bootstrap, fleet.topic, signals(0, 200), PARTITIONS)
+    worker = fleet.start()
+    fleet.wait_until(worker.is_reading)
+    fleet.wait_until_read(200 * ENTITIES)
+    fleet.promote(2)
+    fleet.wait_until(lambda: fleet.serving() == {2})
+    produce(fleet.bootstrap, fleet.topic, signals(200, 500), PARTITIONS)
+    fleet.wait_until(lambda: fleet.serving() == {1})
+    fleet.wait_until_read(700 * ENTITIES)
+    assert worker.terminate() == 0, worker.said()
+    versions = finished(read_pointers(fleet.config())).versions("pump")
+    assert (versions[1].state, versions[2].state) == ("live", "retired")
+    assert "alarm episodes" in (versions[2].reason or "")
     fleet.check()
 
 

@@ -18,6 +18,7 @@ from stream_app.bench import age as bench_age
 from stream_app.bench import latency as bench_latency
 from stream_app.bench import replay as bench_replay
 from stream_app.bench import score as bench_score
+from stream_app.bench import shadow as bench_shadow
 from stream_app.bench import state as bench_state
 from stream_app.bench.load import ARROWS, CHUNKS, SINGLES, Load, load_arrow, load_chunks, load_samples
 from stream_app.bench.peers import prepare_peers, run_peer
@@ -48,6 +49,7 @@ INGESTS = {
 
 OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
     "score": bench_score.run,
+    "shadow": bench_shadow.run,
     "latency": bench_latency.run,
     "state": bench_state.run,
     "age": bench_age.run,

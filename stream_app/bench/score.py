@@ -42,7 +42,7 @@ def run() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, KafkaCluster() as kafka:
         bundle = train(Path(folder), signals(N_TRAIN, SENSORS, seed=1))
         load = Load(RECORDS, entities=ENTITIES, period_ms=1000.0, start_ms=START_MS)
-        fill(kafka.bootstrap, "bench", load, _records(load))
+        fill(kafka.bootstrap, "bench", load, records(load))
         create_topics(kafka.bootstrap, dict.fromkeys(("bench-dlt", "alerts", "scores", "drift"), 1))
         for turn in range(ROUNDS):
             theirs.append(run_peer("forest", kafka.bootstrap, "bench", FOREST_WINDOWS))
@@ -76,7 +76,8 @@ def train(folder: Path, values: np.ndarray[Any, np.dtype[np.float64]], period_us
     return folder / "bundle"
 
 
-def _records(load: Load) -> Iterator[Record]:
+def records(load: Load) -> Iterator[Record]:
+    """One sample of every sensor each, entities in turn."""
     values = signals(load.records // load.entities + 1, SENSORS, seed=2).round(4).tolist()
     for i in range(load.records):
         turn, entity = divmod(i, load.entities)

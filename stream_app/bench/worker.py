@@ -62,13 +62,14 @@ def main(file: str, *options: str) -> int:
     import asyncio
 
     from stream_app.config import load
+    from stream_app.live.following import is_followed
     from stream_app.live.observe import start_log
     from stream_app.live.worker import run_worker as work
     from stream_app.opening import configured_detector
 
     start_log()
     config = load(Path(file))
-    detector = configured_detector(config) if config.model else None
+    detector = None if is_followed(config) else configured_detector(config)
     return asyncio.run(work(config, detector, until_end="--follow" not in options))
 
 

@@ -11,10 +11,8 @@ and the one before it serves on; a worker that starts then takes the one before 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -41,7 +39,7 @@ KEPT_OPEN = 4  # the live one, its shadow, the one before, and one more for part
 class Model:
     """A bundle in use. `version` is 0 and `name` None where it comes from a path; `name` is what `--model` takes."""
 
-    detector: Detector | None
+    detector: Detector | None = field(compare=False)  # the version says which it is
     version: int = 0
     name: str | None = None
     since_ms: int = 0  # wall clock: when it was promoted
@@ -188,13 +186,8 @@ class Following(Models):
             return None
 
     async def _beside(self, live: Model) -> Model | None:
-        """The version in shadow; while the guard watches, where there is none, the one before the live one, so that a
-        rollback finds thresholds of today."""
-        history, name = self._history, self._wanted.detector
-        pointer = history.shadow(name)
-        if pointer is None and not live.returned and guarded(self._config, live):
-            with suppress(ConfigurationError):
-                pointer = previous(history, name)
+        """The version in shadow."""
+        pointer = self._history.shadow(self._wanted.detector)
         model = await self._opened(pointer) if pointer is not None else None
         return None if model is None or model.digest == live.digest else model
 
@@ -247,11 +240,6 @@ def is_followed(config: Config) -> bool:
     """Whether the worker finds its bundle itself, and no command need open it."""
     wanted = reference(config.model)
     return wanted is not None and wanted.which == "live"
-
-
-def guarded(config: Config, model: Model) -> bool:
-    """Whether the version was promoted so short a time ago that it may yet be rolled back."""
-    return time.time_ns() // 1000 - 1000 * model.since_ms < config.guard.watch
 
 
 def _serving(model: Model, pointer: Pointer) -> Model:

@@ -19,7 +19,7 @@ from models.detector import Detector
 from stream_app.config import Config
 from stream_app.errors import TailraceError
 from stream_app.judging import risk_of
-from stream_app.live.following import Model, guarded
+from stream_app.live.following import Model
 from stream_app.live.observe import Metrics
 from stream_app.model_store.history import History
 from stream_app.model_store.places import reference
@@ -74,7 +74,7 @@ class Guard:
 
     def note(self, model: Model, result: Result) -> None:
         """What one step gave, with the bundle that gave it."""
-        if self._model is not model:
+        if self._model != model:
             if self._model is not None and model.since_ms < self._model.since_ms:
                 return  # of a partition that was not handed over yet
             self._model, self._seen, self._done = model, Seen(), False
@@ -98,7 +98,8 @@ class Guard:
         self._metrics.rollbacks.inc()
 
     def _watches(self, model: Model) -> bool:
-        return model.version > 0 and not model.returned and guarded(self._config, model)
+        age_us = time.time_ns() // 1000 - 1000 * model.since_ms
+        return model.version > 0 and not model.returned and age_us < self._config.guard.watch
 
     def _back(self, history: History, model: Model, why: str) -> list[Pointer]:
         """Nothing where another worker or a person was faster."""
