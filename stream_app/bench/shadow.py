@@ -73,7 +73,7 @@ def _publish_two(settings: dict[str, Any], bundle: Path) -> None:
 
 def _set_shadow(settings: dict[str, Any], on: bool) -> None:
     config = parse(settings)
-    asyncio.run(shadow(config, Wish("pump", 2)) if on else unshadow(config, Wish("pump")))  # type: ignore[arg-type]
+    asyncio.run(shadow(config, Wish("pump", 2)) if on else unshadow(config, Wish("pump")))
 
 
 def _judged(settings: dict[str, Any]) -> list[dict[str, Any]]:
