@@ -5,8 +5,9 @@ In: rows grouped by slot. Out: the same rows, all of a slot's together, or where
 Rows lie in columns that only grow at the end. What one call appends for a slot is a chunk, and a slot's chunks are
 linked from the newest to the oldest. Appending therefore costs the same however many slots there are and however old
 the stream is; taking costs what is taken, and rows that lie in order can be looked at, and dropped from the oldest on,
-without being moved (`Chain`). Taken rows are garbage: when the columns are full the living rows are pushed
-together or, if they need more than half of the room or little of it, moved to larger or smaller columns.
+without being moved (`Chain`). Taken rows are garbage: the longest stretch of it is written to next, since memory that
+was never used costs far more than memory that was. When the columns are full the living rows are pushed together or, if
+they need more than half of the room or little of it, moved to larger or smaller columns.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ FIRST_ROWS = 65_536  # a few MB: small stores never notice that they move
 FIRST_CHUNKS = 1_024
 BLOCK = 262_144  # rows copied at a time
 ROOM = 3  # columns for so many times the living rows: moving costs each row half a copy in a growing store
+RELIEF = 8  # a stretch of garbage of an 8th of the rows in use is worth writing to
 MANY_CHUNKS = 64  # a chain this long is worth packing: taking it costs a step per chunk
 PACKED_PER_CHUNK = 16  # but not before the chain has a 16th of the rows that packing would copy
 
@@ -49,7 +51,8 @@ class Pending:
 
     def __init__(self, columns: Mapping[str, DTypeLike]) -> None:
         self._rows: Columns = {name: np.empty(FIRST_ROWS, dtype) for name, dtype in columns.items()}
-        self._used, self._alive = 0, 0
+        self._used, self._limit = 0, FIRST_ROWS  # rows are appended from here up to there
+        self._top, self._alive, self._freed = 0, 0, 0  # rows ever used; in use; given up since we looked for a stretch
         self._start, self._length = np.empty(FIRST_CHUNKS, np.int64), np.zeros(FIRST_CHUNKS, np.int32)
         self._older, self._oldest = np.empty(FIRST_CHUNKS, np.int32), np.empty(FIRST_CHUNKS, np.int64)
         self._mark = np.zeros(FIRST_CHUNKS, np.uint8)
@@ -129,7 +132,7 @@ class Pending:
         chain, counts = self.chain(slots), self._count[slots]
         self._length[chain.chunk] = 0
         self._head[slots], self._count[slots], self._chain[slots], self._packed[slots] = -1, 0, 0, 0
-        self._alive -= int(counts.sum())
+        self._alive, self._freed = self._alive - int(counts.sum()), self._freed + int(counts.sum())
         return counts, picked(self._rows, chain.start, chain.length)
 
     def chain(self, slots: I32) -> Chain:
@@ -153,7 +156,7 @@ class Pending:
         self._chain[slots] = np.bincount(owner, minlength=len(slots))
         self._count[slots] -= np.bincount(chain.owner, lengths, len(slots)).astype(np.int64)
         self._packed[slots] = np.minimum(self._packed[slots], self._count[slots])
-        self._alive -= int(lengths.sum())
+        self._alive, self._freed = self._alive - int(lengths.sum()), self._freed + int(lengths.sum())
 
     def _smallest_offset(self, chunk: I64) -> I64:
         start, length = self._start[chunk], self._length[chunk].astype(np.int64)
@@ -187,20 +190,39 @@ class Pending:
             self._chain = np.concatenate([self._chain, np.zeros(more, np.int32)])
 
     def _make_room(self, n: int, chunks: int) -> None:
-        """Moves to columns with more room when the old ones are full; the table of chunks just grows."""
-        if self._used + n > len(self._rows["offset"]):
+        """Finds room: in a stretch of garbage, behind all rows, or by moving them. The table of chunks just grows."""
+        if self._used + n > self._limit and not self._found_room(n):
             self._move(n)
-        short = self._n_chunks + chunks - len(self._start)
-        if short > 0:
-            every, room = np.arange(self._n_chunks), 2 * len(self._start) + short
-            self._start, self._length = _moved(self._start, every, room), _moved(self._length, every, room)
-            self._older, self._oldest = _moved(self._older, every, room), _moved(self._oldest, every, room)
-            self._mark = _moved(self._mark, every, room)
+        if self._n_chunks + chunks > len(self._start):
+            self._number(np.flatnonzero(self._length[: self._n_chunks]), chunks)
+
+    def _found_room(self, n: int) -> bool:
+        self._top = max(self._top, self._used)
+        if self._freed > max(n, self._alive // RELIEF):
+            self._freed = 0
+            start, length = self._longest_stretch()
+            if length >= max(n, self._alive // RELIEF):
+                self._used, self._limit = start, start + length
+                return True
+        if self._top + n <= len(self._rows["offset"]):
+            self._used, self._limit = self._top, len(self._rows["offset"])
+            return True
+        return False
+
+    def _longest_stretch(self) -> tuple[int, int]:
+        """Start and length of the longest stretch of garbage."""
+        alive = np.flatnonzero(self._length[: self._n_chunks])
+        start = self._start[alive]
+        order = np.argsort(start)
+        before = np.append(0, (start + self._length[alive])[order])
+        gap = np.append(start[order], self._top) - before
+        longest = int(np.argmax(gap))
+        return int(before[longest]), int(gap[longest])
 
     def _move(self, n: int) -> None:
         alive = np.flatnonzero(self._length[: self._n_chunks])
+        alive = alive[np.argsort(self._start[alive])]
         start, lengths = self._start[alive], self._length[alive].astype(np.int64)
-        every, room = np.arange(len(alive)), FIRST_CHUNKS + 2 * len(alive)
         capacity, n_alive = len(self._rows["offset"]), int(lengths.sum())
         fits = capacity // (4 * ROOM) <= n_alive + n <= capacity // 2
         for name, column in self._rows.items():  # one by one: at most one column lies in memory twice
@@ -209,16 +231,21 @@ class Pending:
                 pick({name: column}, start, lengths, {name: self._rows[name][:n_alive]})
             else:
                 _pushed_together(column, ranges(start, lengths))
+        self._start[alive] = bases_of(lengths)
+        self._number(alive, 0)
+        self._used = self._top = n_alive
+        self._limit, self._freed = len(self._rows["offset"]), 0
+
+    def _number(self, alive: I64, more: int) -> None:
+        """Numbers the chunks anew, so that only those in use have a number, with room for more."""
+        room = FIRST_CHUNKS + 2 * len(alive) + more
         renamed = np.full(self._n_chunks + 1, -1, np.int32)  # the last entry: "no chunk" stays -1
-        renamed[alive] = every
+        renamed[alive] = np.arange(len(alive))
         self._head = renamed[self._head]
-        self._older, self._oldest = _moved(renamed[self._older[alive]], every, room), _moved(self._oldest, alive, room)
-        self._mark = _moved(self._mark, alive, room)
-        self._start, self._length = (
-            _moved(bases_of(lengths), every, room),
-            _moved(lengths.astype(np.int32), every, room),
-        )
-        self._used, self._n_chunks = n_alive, len(alive)
+        self._older = _moved(renamed[self._older[alive]], np.arange(len(alive)), room)
+        self._start, self._length = _moved(self._start, alive, room), _moved(self._length, alive, room)
+        self._oldest, self._mark = _moved(self._oldest, alive, room), _moved(self._mark, alive, room)
+        self._n_chunks = len(alive)
 
 
 def _moved(column: NDArray[T], rows: I64, capacity: int) -> NDArray[T]:
