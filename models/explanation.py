@@ -25,9 +25,11 @@ def explain(fitted: Fitted, data: tuple[Bins, Views], moment: tuple[int, int], p
     Each part hands its contribution to sensors in proportion to what they add to it.
     """
     (seen, view), (frame, start_us) = data, moment
-    shares = {name: part.shares(view, frame) for name, part in fitted.parts.items()}
+    single = len(fitted.sensors) == 1  # everything is its own: only where in time is asked
+    shares = {name: p.shares(view, frame) for name, p in fitted.parts.items() if not single or name == "distance"}
     weights = np.maximum(parts, 0) / max(float(np.maximum(parts, 0).sum()), 1e-300)
-    of_sensor = sum(w * _proportions(s.sum(1)) for w, s in zip(weights, shares.values(), strict=True))
+    named = dict(zip(fitted.parts, weights, strict=True))
+    of_sensor = sum(named[name] * _proportions(s.sum(1)) for name, s in shares.items()) if not single else np.ones(1)
     of_sensor = _proportions(np.asarray(of_sensor, np.float64))
     wanted = _expected(fitted, view, frame)
     times = _bins(fitted, shares, start_us)

@@ -105,7 +105,7 @@ class SensorDetector:
             seen.scored[last[some]],
         )
         cluster, membership, embedding = self._place(view, ends)
-        told = self._explainer(seen, view, judged, best)
+        told = self._explainer((seen, view), frames, judged, best)
         return Scored(score, parts, cluster, membership, embedding, frames, carry, told)
 
     def _nearer(self, view: Views, shared: I64, first: I64, carry: NDArray[np.void]) -> dict[str, F64]:
@@ -157,13 +157,14 @@ class SensorDetector:
         cluster[some], probability[some] = assign(self.fitted.known, embedding[some])
         return cluster, probability, embedding
 
-    def _explainer(self, seen: Bins, view: Views, judged: Judged, best: I64) -> Callable[[int], tuple[SensorPart, ...]]:
+    def _explainer(
+        self, data: tuple[Bins, Views], frames: Frames, judged: Judged, best: I64
+    ) -> Callable[[int], tuple[SensorPart, ...]]:
         def of(window: int) -> tuple[SensorPart, ...]:
             if best[window] < 0:
                 return ()
-            frame = int(seen.scored[best[window]])
-            start = int(_frames(seen, self.fitted.grid, judged.score).start_us[best[window]])
-            return explain(self.fitted, (seen, view), (frame, start), judged.parts[best[window]])
+            moment = int(data[0].scored[best[window]]), int(frames.start_us[best[window]])
+            return explain(self.fitted, data, moment, judged.parts[best[window]])
 
         return of
 
