@@ -45,8 +45,8 @@ SPEED = 60.0  # event time runs so much faster than ours
 TRAIN_S = 1200.0
 BEFORE_S = 2700.0  # drift of one entity is measured against its first 24 blocks of 32 windows: 33 minutes
 AFTER_S = 15_000.0  # more than the rest takes at this speed
-# 20 and 10 minutes of the pumps' time
-PATIENCE = ("--fine-tune", "--settle", "20s", "--at-most", "1m", "--promote-after", "10s", "--once")
+# 40 minutes of the new normal, as much as a fresh fit needs; 10 in shadow
+PATIENCE = ("--settle", "40s", "--at-most", "1m", "--promote-after", "10s", "--once")
 PATIENCE_S = AFTER_S / SPEED  # then there are no more data
 LAST_S = 15.0  # with the new bundle, to see what it does
 FILES = ("pumps-normal.parquet", "pumps-live.parquet")
