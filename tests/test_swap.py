@@ -68,7 +68,7 @@ class Fleet(Live):
             record.key: orjson.loads(record.value) for record in read_all(self.bootstrap, swaps_topic(self.config()))
         }
         found: dict[int, list[dict[str, Any]]] = {}
-        for told in sorted(kept.values(), key=lambda told: told["offset"]):
+        for told in sorted(kept.values(), key=lambda told: (told["offset"], told["at_ms"])):
             found.setdefault(told["partition"], []).append(told)
         return found
 

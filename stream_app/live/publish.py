@@ -115,7 +115,8 @@ class Publisher:
         config = self._config
         place = {"detector": config.detector, "group": config.group_id, "topic": topic, "partition": partition}
         which = {"offset": swap.at, "from": swap.origin or None, "to": swap.to, "version": swap.version}
-        key = f"{config.group_id}/{topic}/{partition}/{swap.at}".encode()
+        # With the time: a version that is rolled back at once gives way at the offset at which it began.
+        key = f"{config.group_id}/{topic}/{partition}/{swap.at}/{swap.at_ms}".encode()
         await self._send(swaps_topic(config), key, orjson.dumps(place | which | {"at_ms": swap.at_ms}))
 
     async def flush(self) -> None:
