@@ -35,9 +35,9 @@ def test_each_window_and_alert_belongs_to_one_phase() -> None:
 
 def test_the_contract_is_kept_up_to_what_chance_gives_and_not_without_a_window() -> None:
     new = [score(130 + i, "new") for i in range(100)]
-    alerts = [alert(str(i), 130 + i, "new") for i in range(4)]
-    _, _, kept = phases([score(0), *new], alerts[:3], CHANGED_US, 0.01)
+    alerts = [alert(str(i), 130 + i, "new") for i in range(6)]
+    _, _, kept = phases([score(0), *new], alerts[:5], CHANGED_US, 0.01)
     _, _, missed = phases([score(0), *new], alerts, CHANGED_US, 0.01)
     _, _, nothing = phases([score(0)], [], CHANGED_US, 0.01)
-    assert [p.within_contract for p in (kept, missed, nothing)] == [True, False, False]
+    assert [p.within_contract(2.0) for p in (kept, missed, nothing)] == [True, False, False]
     assert phases([], [], CHANGED_US, 0.01)[0].row()["windows"] == 0

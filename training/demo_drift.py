@@ -26,7 +26,7 @@ import yaml
 
 from stream_app import fleet
 from stream_app.cli.output import logs_to_stderr, note, rows, say
-from stream_app.config import Config, load
+from stream_app.config import Config, Gates, load
 from stream_app.errors import CheckFailed, TailraceError
 from stream_app.files.produce import Job, produce
 from stream_app.judging import risk_of
@@ -44,11 +44,11 @@ SEED, PUMPS = 20260102, 3
 SPEED = 60.0  # event time runs so much faster than ours
 TRAIN_S = 1200.0
 BEFORE_S = 2700.0  # drift of one entity is measured against its first 24 blocks of 32 windows: 33 minutes
-AFTER_S = 15_000.0  # more than the rest takes at this speed
+AFTER_S = 18_000.0  # more than the rest takes at this speed
 # 40 minutes of the new normal, as much as a fresh fit needs; 10 in shadow
 PATIENCE = ("--settle", "40s", "--at-most", "1m", "--promote-after", "10s", "--once")
 PATIENCE_S = AFTER_S / SPEED  # then there are no more data
-LAST_S = 15.0  # with the new bundle, to see what it does
+LAST_S = 30.0  # with the new bundle, to see what it does
 FILES = ("pumps-normal.parquet", "pumps-live.parquet")
 
 
@@ -82,7 +82,7 @@ def run_drift_demo(kind: Kind, folder: Path | None) -> None:
     say("")
     rows([phase.row() for phase in shown], [phase.row() for phase in shown], as_json=False)
     say(f"after {time.monotonic() - began:.0f} s")
-    _check(shown[2])
+    _check(shown[2], Gates().alarm_ratio or 1.0)
 
 
 def _prepared(home: Path, brokers: str) -> Stage:
@@ -203,7 +203,7 @@ async def _all(config: Config, topic: str) -> list[dict[str, Any]]:
     return found
 
 
-def _check(last: Phase) -> None:
-    if not last.within_contract:
+def _check(last: Phase, ratio: float) -> None:
+    if not last.within_contract(ratio):
         raise CheckFailed(f"the contract is not kept: {last.episodes} alerts where {last.promised:.2g} are promised")
     note("the alarm rate is within the contract")

@@ -36,10 +36,10 @@ class Phase:
             "score/threshold": f"{self.depth:.2f}",
         }
 
-    @property
-    def within_contract(self) -> bool:
-        """No more alerts than chance gives where so many are promised; and something was judged."""
-        return self.windows > 0 and self.episodes <= most_episodes(self.promised)
+    def within_contract(self, ratio: float) -> bool:
+        """As a gate would say it: no more alerts than chance gives where `ratio` times the promised ones are allowed;
+        and something was judged."""
+        return self.windows > 0 and self.episodes <= most_episodes(ratio * self.promised)
 
 
 def phases(
