@@ -42,7 +42,7 @@ fast: install
 
 kafka: install
 	@echo "== tests on Apache Kafka"
-	$(BIN)/python -m pytest -m "kafka and not soak"
+	$(BIN)/python -m pytest -m "kafka and not soak" -n 2 --dist loadfile
 
 # One after the other also under `make -j`: a lint error should not wait for Kafka, and stages should not share two cores.
 test: install
