@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
+from faust.types import TP
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.live.fetching import BATCHES_AHEAD, Fetched, Gates, read_batch
 from stream_app.live.leases import Fenced, Lease, commit_under
+from stream_app.live.transport import Consumer
+from stream_app.samples import RawBatch
 
 ONE, OTHER = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -46,6 +51,33 @@ def test_batches_of_an_earlier_assignment_that_end_late_open_nothing_twice() -> 
         assert gates.is_open(ONE)
         gates.enter(ONE)
     assert not gates.is_open(ONE)
+
+
+class BetweenRebalances(Consumer):
+    """Waits for records while its partitions are given anew, and then takes some under the membership given here."""
+
+    should_stop, flow_active = False, True
+
+    def __init__(self, fetched: Fetched, under: Lease, now: Lease | None) -> None:
+        self._fetched, self._memberships = fetched, (under, now)
+        self._thread = SimpleNamespace(lease=Lease(1, "before"), fetched_under=None)
+
+    async def _wait_next_records(self, timeout: float) -> Any:
+        self._thread.fetched_under, self._thread.lease = self._memberships
+        return {TP("changelog", 0): self._fetched}, None
+
+
+@pytest.mark.asyncio
+async def test_what_is_fetched_after_a_rebalance_is_kept_though_the_wait_for_it_began_before() -> None:
+    empty = RawBatch("changelog", 0, [], [], np.zeros(0, np.int64), np.zeros(0, np.int64), [])
+    fetched, before, after = Fetched(empty, 0, 7), Lease(1, "before"), Lease(2, "after")
+
+    async def given(under: Lease, now: Lease | None) -> list[Any]:
+        return [message.generation_id async for _, message in BetweenRebalances(fetched, under, now).getmany(1.0)]
+
+    assert await given(under=after, now=after) == [2]
+    assert await given(under=before, now=after) == [], "it is fetched again"
+    assert await given(under=before, now=None) == []
 
 
 async def fetched_as_columns(bootstrap: str, topic: str, start: int, bound: int) -> list[Fetched]:

@@ -88,6 +88,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     #: The membership in force; None while partitions are being given anew.
     lease: Lease | None = None
+    #: The membership under which records were fetched last.
+    fetched_under: Lease | None = None
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         worker, loop = self.app.worker_config, self.thread_loop
@@ -166,6 +168,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 if fetcher._subscriptions.reassignment_in_progress:
                     return {}
                 self._opened.clear()
+                self.fetched_under = self.lease
                 found = dict(self._take(fetcher, active_partitions))
                 left = deadline - self.thread_loop.time()
                 if found or left <= 0 or fetcher._closed:
@@ -222,13 +225,15 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return self._thread
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        generation = self.app.consumer_generation_id
         fetched, _ = await self._wait_next_records(timeout)
+        # Not that of the call: it may have waited through a rebalance, and what it brings is then the beginning of a
+        # changelog, which nobody would ask for again.
+        lease = self._thread.fetched_under
         for tp, batch in (fetched or {}).items():
             # After a rebalance every partition is read from its commit again, so nothing is lost by leaving.
-            if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
+            if self.should_stop or not self.flow_active or lease is None or self._thread.lease != lease:
                 return
-            yield tp, _message(tp, batch, generation)
+            yield tp, _message(tp, batch, lease.generation)
 
     async def perform_seek(self) -> None:
         """Called by Faust when tables are recovered: the reader opens the partitions held, then they are read."""
