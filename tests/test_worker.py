@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import signal
@@ -23,6 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.brokers.kafka.properties import free_port
+from stream_app.cli.alert_lines import alerts
+from stream_app.config import parse
 from stream_app.live.preflight import changelog_topic
 from stream_app.live.topics import TopicShape, create_topics, ensure_topics
 
@@ -138,6 +141,22 @@ def test_scores_are_one_per_window_in_order(finished: Live) -> None:
         assert last.get(row["entity"], "") < row["data_start_time"]
         last[row["entity"]] = row["data_start_time"]
     assert len(last) == 4
+
+
+def test_who_follows_an_empty_topic_hears_what_comes(kafka: KafkaCluster, new_topic: Callable[..., str]) -> None:
+    topic = new_topic("alerts", partitions=2)
+
+    async def follow() -> dict[str, Any]:
+        found = alerts(parse({"brokers": kafka.bootstrap, "sources": [{"topic": topic}]}), topic, follow=True)
+        first = asyncio.ensure_future(anext(found))
+        await asyncio.sleep(1.5)
+        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+            await producer.send_and_wait(topic, b'{"status": "open"}', partition=1)
+        heard = await asyncio.wait_for(first, 20)
+        await found.aclose()
+        return heard
+
+    assert apart(follow) == {"status": "open"}
 
 
 def test_until_end_a_second_time_finds_nothing_to_do(finished: Live) -> None:

@@ -6,11 +6,12 @@ In: a topic. Out: one line per alert. Remembers: nothing; no group is joined, no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream_app.cli.output import plain, say
 from stream_app.config import Config
@@ -28,15 +29,25 @@ async def alerts(config: Config, topic: str, follow: bool) -> AsyncIterator[dict
     """The alerts on a topic, as they were published; a record that is no JSON object is passed over."""
     async with consumer_of(config) as consumer:
         tps = partitions_of(config, topic)
-        async for batch in batches(consumer, tps):
-            for value in batch.values:
-                if (alert := _alert(value)) is not None:
-                    yield alert
-        while follow:
-            for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
-                for record in records:
-                    if (alert := _alert(record.value)) is not None:
-                        yield alert
+        async for value in _for_ever(consumer, tps) if follow else _until_now(consumer, tps):
+            if (alert := _alert(value)) is not None:
+                yield alert
+
+
+async def _until_now(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> AsyncIterator[bytes | None]:
+    async for batch in batches(consumer, tps):
+        for value in batch.values:
+            yield value
+
+
+async def _for_ever(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> AsyncIterator[bytes | None]:
+    """What the topic holds, and what comes after."""
+    consumer.assign(tps)
+    await consumer.seek_to_beginning(*tps)
+    while True:
+        for records in (await consumer.getmany(timeout_ms=_POLL_MS)).values():
+            for record in records:
+                yield record.value
 
 
 def line(alert: dict[str, Any]) -> str:
