@@ -68,17 +68,22 @@ async def batches(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> 
 
 
 async def batches_between(consumer: AIOKafkaConsumer, wanted: Bounds) -> AsyncIterator[RawBatch]:
-    """The records of ranges of offsets, each partition's in order. What retention has taken meanwhile is not there."""
-    wanted = {tp: (begin, end) for tp, (begin, end) in wanted.items() if begin < end}
+    """The records of ranges of offsets, each partition's in order. What retention has taken meanwhile is not there.
+
+    The consumer is left at the ends, those of empty ranges too: who polls it further hears what comes after.
+    """
+    wanted = {tp: (begin, end) for tp, (begin, end) in wanted.items() if begin <= end}
     consumer.assign(list(wanted))
     for tp, (begin, _) in wanted.items():
         consumer.seek(tp, begin)
-    left = set(wanted)
+    left = {tp for tp, (begin, end) in wanted.items() if begin < end}
     while left:
         found = await consumer.getmany(*left, timeout_ms=_POLL_MS)
         for tp, records in found.items():
             yield raw_batch(tp, [record for record in records if record.offset < wanted[tp][1]])
         left = {tp for tp in left if await consumer.position(tp) < wanted[tp][1]}
+    for tp, (_, end) in wanted.items():
+        consumer.seek(tp, end)
 
 
 async def n_records(config: Config, topic: str) -> int:
