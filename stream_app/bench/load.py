@@ -17,9 +17,9 @@ import pyarrow as pa
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
 
+from stream_app.files.as_records import ARROW_HEADERS, arrow_stream
 from stream_app.live.topics import create_topics
 
-ARROW_HEADER = ("content-type", b"application/vnd.apache.arrow.stream")
 
 # A producer's own default of 16 kB makes 40 times as many requests; the broker accepts 1 MB.
 _BATCH_BYTES = 512 * 1024
@@ -118,15 +118,7 @@ def _arrows(load: Load) -> Iterator[Record]:
         first = index * n_rows % _N_VALUES
         t_us, value = pa.array(int(t_ms * 1000) + steps_us), pa.array(doubled[first : first + n_rows])
         batch = pa.record_batch([sensor, t_us, value], names=["sensor", "t_us", "value"])
-        yield Record(key, _arrow_stream(batch), int(t_ms), [ARROW_HEADER])
-
-
-def _arrow_stream(batch: pa.RecordBatch) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    stream: bytes = sink.getvalue().to_pybytes()
-    return stream
+        yield Record(key, arrow_stream(batch), int(t_ms), ARROW_HEADERS)
 
 
 def fill(bootstrap: str, topic: str, load: Load, records: Iterator[Record]) -> None:

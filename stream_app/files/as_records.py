@@ -109,7 +109,7 @@ class Recorder:
             columns = [sensor, pa.array(rows.t_us[a:b]), pa.array(rows.value[a:b], from_pandas=True)]
             batch = pa.record_batch(columns, names=["sensor", "t_us", "value"])
             newest = int(rows.t_us[a:b].max())
-            yield Message(self._key(int(rows.entity[a])), _stream(batch), newest, b - a, ARROW_HEADERS)
+            yield Message(self._key(int(rows.entity[a])), arrow_stream(batch), newest, b - a, ARROW_HEADERS)
 
     def _tokens(self, rows: Rows) -> Iterator[Message]:
         for entity, t_us, value in zip(rows.entity.tolist(), rows.t_us.tolist(), rows.value.tolist(), strict=True):
@@ -172,7 +172,8 @@ def _chunk_starts(rows: Rows) -> I64:
     return np.flatnonzero(start | (place % of_run == 0))
 
 
-def _stream(batch: pa.RecordBatch) -> bytes:
+def arrow_stream(batch: pa.RecordBatch) -> bytes:
+    """A batch as a stream of its own, the value of a record."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)

@@ -59,7 +59,15 @@ class Record(Struct, gc=False):
 # Each form as a type of its own: what it accepts, `Record` accepts and means the same.
 
 
-class OneSample(Struct, gc=False):
+class Form(Struct, gc=False, kw_only=True):
+    """What every form may have."""
+
+    seq: Seq | None = None
+    type: Type | None = None
+    schema_version: Version | None = None
+
+
+class OneSample(Form, gc=False):
     """One sample. Of the fields of the other forms none may be given, but for null."""
 
     sensor: str
@@ -69,12 +77,9 @@ class OneSample(Struct, gc=False):
     rate_hz: float | None = None
     token: None = None
     tokens: None = None
-    seq: Seq | None = None
-    type: Type | None = None
-    schema_version: Version | None = None
 
 
-class Chunk(Struct, gc=False):
+class Chunk(Form, gc=False):
     """A chunk: samples of one sensor at a constant rate."""
 
     sensor: str
@@ -84,12 +89,9 @@ class Chunk(Struct, gc=False):
     value: None = None
     token: None = None
     tokens: None = None
-    seq: Seq | None = None
-    type: Type | None = None
-    schema_version: Version | None = None
 
 
-class Several(Struct, gc=False):
+class Several(Form, gc=False):
     """Several sensors at one time."""
 
     t: Time
@@ -99,39 +101,30 @@ class Several(Struct, gc=False):
     value: None = None
     token: None = None
     tokens: None = None
-    seq: Seq | None = None
-    type: Type | None = None
-    schema_version: Version | None = None
 
 
-class OneToken(Struct, gc=False):
+class OneToken(Form, gc=False):
     """One token of a sequence."""
 
     t: Time
     token: Token
-    seq: Seq | None = None
     sensor: str | None = None
     value: None = None
     values: None = None
     rate_hz: float | None = None
     tokens: None = None
-    type: Type | None = None
-    schema_version: Version | None = None
 
 
-class Tokens(Struct, gc=False):
+class Tokens(Form, gc=False):
     """Tokens in order, at one time."""
 
     t: Time
     tokens: Annotated[list[Token], Meta(min_length=1)]
-    seq: Seq | None = None
     sensor: str | None = None
     value: None = None
     values: None = None
     rate_hz: float | None = None
     token: None = None
-    type: Type | None = None
-    schema_version: Version | None = None
 
 
 OneForm = list[OneSample] | list[Chunk] | list[Several] | list[OneToken] | list[Tokens]
