@@ -20,7 +20,6 @@ from aiokafka.partitioner import DefaultPartitioner
 from stream_app.files.as_records import ARROW_HEADERS, arrow_stream
 from stream_app.live.topics import create_topics
 
-
 # A producer's own default of 16 kB makes 40 times as many requests; the broker accepts 1 MB.
 _BATCH_BYTES = 512 * 1024
 # A few thousand different values: enough that nothing can be cached by a peer, little to draw.
