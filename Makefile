@@ -24,7 +24,7 @@ install: .venv/.installed
 	  { echo "python3 -m venv does not work here; on Debian: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
 	@echo "== install: the first time brings about 3 GB, most of it torch"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[demo,dev]'
 	@touch $@
 
 lint: install

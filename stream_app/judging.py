@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from models.detector import Detector, Frames, Scored
-from models.scenes import I32, Scenes
+from models.scenes import I32, Bool, Scenes
 from stream_app import scoring
 from stream_app.alerts import episodes as alerts
 from stream_app.alerts.alert import Speaker
@@ -47,6 +47,7 @@ class PipelineSpec:
     model: str | None = None  # None: the configuration's
     shadow: PipelineSpec | None = None  # of a bundle that judges the same windows and says nothing that counts
     quiet: Quiet = field(default_factory=Quiet)
+    watches_drift: bool = True  # False: nobody asks for drift events, and no score depends on them
 
     @property
     def bundle(self) -> str:
@@ -88,8 +89,7 @@ class Judging:
         risk = risk_of(spec.config, spec.detector)
         self.scoring = Scoring(spec.detector, keys)
         self.threshold = threshold.Threshold(risk, keys, spec.detector.tail, overlap_of(spec.detector))
-        self.drift = drift.Drift(spec.config.detector, spec.detector, keys)
-        self.fleet_drift = FleetDrift(spec.config.detector, spec.detector.digest)
+        self._drift = _watches(spec, keys) if spec.watches_drift else None
         self.alerts = alerts.Episodes(alerts.Origin.of(spec), keys)
         self._quiet, self._keys, self._speaker = spec.quiet, keys, Speaker.of(spec.config.detector, spec.detector)
 
@@ -99,9 +99,7 @@ class Judging:
         entities = tuple(map(self._keys.name, fine.entity.tolist()))
         feeds = self._quiet.feeds(fine, entities)
         judged = self.threshold.update(fine.entity, scored.score, feeds)
-        heard = scored if feeds.all() else replace(scored, score=np.where(feeds, scored.score, np.nan))
-        drifts = self.drift.update(fine, heard, judged)
-        drifts += self.fleet_drift.update(heard, int(fine.end_us.max(initial=0)))
+        drifts = self._drifts(fine, scored, judged, feeds)
         messages = self.alerts.update(fine, scored, judged)
         said = ScoredWindows(fine, scored, judged, entities, self._speaker)
         return Result((), said, self._describe(refused, scenes), tuple(messages), tuple(drifts))
@@ -110,11 +108,24 @@ class Judging:
         """Nothing more is awaited of these entities for now: what is open of them closes."""
         return tuple(self.alerts.end(slots))
 
+    def _drifts(self, scenes: Scenes, scored: Scored, judged: Judged, feeds: Bool) -> list[drift.DriftEvent]:
+        if self._drift is None:
+            return []
+        of_entities, of_fleet = self._drift
+        heard = scored if feeds.all() else replace(scored, score=np.where(feeds, scored.score, np.nan))
+        return of_entities.update(scenes, heard, judged) + of_fleet.update(heard, int(scenes.end_us.max(initial=0)))
+
     def _describe(self, refused: list[Refused], scenes: Scenes) -> tuple[tuple[Refused, str, int, int], ...]:
         name, first, last = self._keys.name, scenes.first_offset, scenes.last_offset
         return tuple(
             (r, name(int(scenes.entity[i])), int(first[i]), int(last[i])) for r in refused if (i := r.window) >= 0
         )
+
+
+def _watches(spec: PipelineSpec, keys: Keys) -> tuple[drift.Drift, FleetDrift]:
+    assert spec.detector is not None
+    name = spec.config.detector
+    return drift.Drift(name, spec.detector, keys), FleetDrift(name, spec.detector.digest)
 
 
 def joined(letters: tuple[DeadLetter, ...], said: list[Result], closing: tuple[alerts.Alert, ...]) -> Result:

@@ -128,6 +128,20 @@ def test_what_it_says_does_not_depend_on_how_windows_fall_into_batches(
         assert_same(own, expected)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_entity_alone_is_judged_to_the_last_bit_as_in_a_crowd(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    population = fit_population(rng.normal(size=3000), np.repeat(np.arange(3), 1000))
+    x, n_others = nasty(kind, 1200, rng), 30  # so many that all of them take each step at once
+    alone, crowd = Stage(tail=population), Stage(n_others, tail=population)
+    for part in np.split(x, [500, 501, 900]):
+        own = alone.one(part)
+        entity = np.repeat(np.arange(n_others), len(part))
+        among = crowd.update(entity, np.tile(part, n_others))
+        assert_same(own, Judged(*(getattr(among, f.name)[entity == 7] for f in fields(Judged))))
+    assert alone.keys[STAGE][alone.slots[0]] == crowd.keys[STAGE][crowd.slots[7]]
+
+
 def test_a_snapshot_anywhere_changes_nothing() -> None:
     x = nasty("bursts", 1500, np.random.default_rng(2))
     whole, first = Stage().one(x), Stage()

@@ -42,7 +42,7 @@ def judge_sequence(tokens: list[str], model: Path, risk: float | None) -> dict[s
     detector = open_bundle(model)
     if detector.kind != "tokens":
         raise ConfigurationError(f"{model} was trained on sensors; it can't judge a sequence of tokens")
-    pipeline = Pipeline(PipelineSpec(_config(risk), detector))
+    pipeline = Pipeline(PipelineSpec(_config(risk), detector, watches_drift=False))
     ids = [detector.vocabulary.get(token, UNKNOWN_TOKEN) for token in tokens]
     results = [pipeline.step_samples(_session(pipeline, ids)), pipeline.finish()]
     return _verdict(results, detector.cluster_names)

@@ -106,7 +106,8 @@ def _windows(reader: Reader, detector: Detector, shard: tuple[int, int]) -> Iter
     """The windows of a shard's entities. An entity belongs to a shard by its name."""
     config = parse({"sources": [{"topic": reader.path.name}]})
     order = order_of(reader, config.windows.lateness)
-    run = FileRun(Pipeline(PipelineSpec(config, detector, topic=reader.path.name)), reader, detector)
+    spec = PipelineSpec(config, detector, topic=reader.path.name, watches_drift=False)
+    run = FileRun(Pipeline(spec), reader, detector)
     with progress(reader.path.name, order.n_rows) as tell:
         for rows in arriving(reader, order):
             mine = _mine(rows, reader, shard)

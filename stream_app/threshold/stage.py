@@ -25,14 +25,12 @@ from models.scenes import F64, I32, I64, Bool
 from models.tail import excess_at, fit_tail
 from stream_app.keys import Keys, Row
 from stream_app.threshold.judgement import Judged, Trace, base_depth, begin_episodes, depth_of, held_back, needed_depth
+from stream_app.threshold.learning import FEEDBACK, TIES_ON, between, learn, note, walk
 from stream_app.threshold.population import (
     BOOKS,
     CONTINUOUS,
     DISCRETE,
-    GATHERING,
     HELD,
-    HORIZON_LONG,
-    HORIZON_YOUNG,
     N_COLUMNS,
     NONE,
     RING,
@@ -41,22 +39,18 @@ from stream_app.threshold.population import (
     Settings,
     initial,
 )
-from stream_app.threshold.warmup import GATHERED_AFTER, LARGEST_KEPT, SETTLED_AFTER, begin_tail, gather
+from stream_app.threshold.warmup import GATHERED_AFTER, LARGEST_KEPT, begin_tail, gather
 
 __all__ = ["STAGE", "Judged", "Threshold", "initial"]
 
 STAGE = "threshold"
 FAR = math.log(30)  # depth beyond the alarm's: of alarms under a right fit one in 30 is as deep, so what is, is no tail
 WORSE = math.log(10)  # as FAR, of what is grave: an episode in ten, of those that last, may become two
-NEAR_RATE, NEAR_CAP = 2.0, 10.0  # alarmed clusters fed, per promised one: above 1, or the law would creep inwards
-FAR_RATE, FAR_CAP = 0.3, 4.0  # below 1, or anomalies would lift the law
-TIRED, REST, STRAIN = 200.0, 0.1, 1.1  # about 200 alarmed values in a row: the change is accepted
-ACCEPTING = 8  # times faster level and scale then
-FEEDBACK, MARGIN_MIN, MARGIN_MAX = 0.1, -1.1, 2.3  # of fed alarms on the margin: at most a factor 3 down, 10 up
+MARGIN_MAX = 2.3  # of fed alarms on the margin: at most a factor 10 up
 GUARD = 3.0  # never alarm at what was seen so many times more often than promised
 FIT_EVERY = 8  # peaks; a quarter of them while there are few
-TIE_HORIZON, TIES_ON, TIES_OFF = 1_000.0, 0.6, 0.3
-RATE_HORIZON = 20_000.0  # of the start rate of discrete scores, and of hits of the largest score
+TIES_OFF = 0.3
+ALONE, FEW = 20, 3  # a step of all entities costs so many values walked alone, and to begin with an entity so many
 
 
 class Threshold:
@@ -73,6 +67,8 @@ class Threshold:
         A score that is not finite gets no verdict and changes nothing.
         """
         finite = np.flatnonzero(np.isfinite(scores))
+        if feeds.all() and (firsts := _alone(slots[finite])) is not None:
+            return self._one_by_one(slots, scores, np.split(finite, firsts[1:]))
         ranks = _Ranks.of(slots[finite])
         state = self._keys[STAGE]
         scalars = state.view(np.float64).reshape(len(state), -1)[:, :N_COLUMNS]
@@ -86,6 +82,31 @@ class Threshold:
                 run.step(x[begin:end], fed[begin:end], trace, begin)
             scalars[ranks.slots] = columns.T
             return trace.judged(self.settings, x, finite[ranks.rows], len(scores))
+
+    def _one_by_one(self, slots: I32, scores: F64, parts: list[I64]) -> Judged:
+        """As `update`, entity by entity: each one's windows are walked as plain numbers where nothing happens."""
+        state, rows = self._keys[STAGE], np.concatenate(parts)
+        scalars = state.view(np.float64).reshape(len(state), -1)[:, :N_COLUMNS]
+        trace, x, every = Trace(len(rows)), scores[rows], np.ones(1, bool)
+        values, at = x.tolist(), 0
+        with np.errstate(all="ignore"):
+            for part in parts:
+                slot, end = slots[part[:1]], at + len(part)
+                columns = scalars[slot].T
+                run = _Run(self.settings, columns, state["ring"], slot, self._fresh)
+                while (at := walk(columns[:, 0], values[:end], trace, at, self.settings)) < end:
+                    trace.before[:, at] = columns[: Trace.N, 0]
+                    run.step(x[at : at + 1], every, trace, at)
+                    at += 1
+                scalars[slot] = columns.T
+            return trace.judged(self.settings, x, rows, len(scores))
+
+
+def _alone(slots: I32) -> I64 | None:
+    """Where each entity's windows begin, if they are so many for so few entities that each is better walked alone."""
+    first = np.flatnonzero(np.diff(slots, prepend=-1))
+    longest = int(np.diff(first, append=len(slots)).max(initial=0))
+    return first if FEW * len(first) + len(slots) < ALONE * longest else None
 
 
 class _Ranks:
@@ -145,7 +166,7 @@ class _Run:
         residual = deviation / c.scale
         excess = residual - c.initial
         atom = (x == c.largest) & (c.largest_rate > GUARD * self._s.risk)
-        _note(c, x, self._s.risk)
+        note(c, x, self._s.risk)
         touched = ((excess > 0) | (c.seen >= c.cluster_end)).nonzero()[0]
         alarm, starts = np.zeros(k, bool), np.zeros(k)
         if len(touched):
@@ -158,10 +179,11 @@ class _Run:
                 verdict.episode_worse,
             )
         trace.open[begin : begin + k] = (c.episode != NONE) & (c.episode != HELD)
-        _learn(c, deviation, alarm, starts, self._s)
+        learn(c, deviation, alarm, starts, self._s)
         if len(touched):
             fed = verdict.closing & feeds[touched] & (verdict.peak > 0)
-            self._feed(touched[fed], verdict.peak[fed], verdict.alarmed[fed])
+            if fed.any():
+                self._feed(touched[fed], verdict.peak[fed], verdict.alarmed[fed])
         self._warm_up(c, x, residual, feeds)
         self._switch(c, feeds)
         if held is not None:
@@ -202,7 +224,7 @@ class _Run:
         c.near_tokens[fed & near] -= 1
         c.far_tokens[fed & far] -= 1
         deepest = excess_at(np.maximum(needed_depth(c, s) + FAR - base_depth(c, s), 0.0), c.tail_shape, c.tail_scale)
-        peak = _between(np.where(far, np.minimum(peak, deepest), peak), 1 / LARGEST_KEPT, LARGEST_KEPT)
+        peak = between(np.where(far, np.minimum(peak, deepest), peak), 1 / LARGEST_KEPT, LARGEST_KEPT)
         c.margin[:] = np.minimum(c.margin + FEEDBACK * (fed & alarmed), MARGIN_MAX)
         self._ring[self._slots[rows[fed]], c.head[fed].astype(np.int64)] = peak[fed]
         c.head[fed] = (c.head[fed] + 1) % RING
@@ -257,45 +279,3 @@ class _Run:
         self._columns[BOOKS, row] = kept
         c.last[row], c.run[row], c.peak[row], c.shown[row] = last, run, 0.0, 0.0
         self._ring[self._slots[row]] = fresh["ring"][0]
-
-
-def _note(c: Columns, x: F64, risk: float) -> None:
-    """What every value changes, whatever it is: counts, ties, tokens."""
-    c.seen[:] += 1
-    c.age[:] += 1
-    tied = x == c.last
-    c.ties[:] += (tied - c.ties) / np.minimum(TIE_HORIZON, c.age)
-    c.run[:] = c.run * tied + 1
-    c.last[:] = x
-    c.largest_rate[:] += ((x == c.largest) - c.largest_rate) / RATE_HORIZON
-    np.copyto(c.largest_rate, 0.0, where=x > c.largest)
-    np.maximum(c.largest, x, out=c.largest)
-    c.near_tokens[:] = np.minimum(c.near_tokens + NEAR_RATE * risk, NEAR_CAP)
-    c.far_tokens[:] = np.minimum(c.far_tokens + FAR_RATE * risk, FAR_CAP)
-    c.margin[:] = np.maximum(c.margin - FEEDBACK * risk, MARGIN_MIN)
-
-
-def _learn(c: Columns, deviation: F64, alarm: Bool, starts: F64, settings: Settings) -> None:
-    """Steps 4 and 5: the initial threshold by the rate of starts; level and scale, unless an alarm says otherwise."""
-    c.fatigue[:] = np.maximum(c.fatigue - REST, 0.0) + STRAIN * alarm
-    accepting = c.fatigue >= TIRED
-    continuous = c.mode == CONTINUOUS
-    learns = ((c.mode == GATHERING) | continuous) & (accepting | ~alarm)
-    horizon = settings.horizon
-    slow = 1 / np.minimum(horizon, c.seen - 1 + settings.head_start)
-    pace = learns * np.where(accepting, ACCEPTING / horizon, slow)
-    size, three = np.abs(deviation), 3 * c.scale
-    long_ = _between(c.age, SETTLED_AFTER, HORIZON_LONG)
-    c.scale_long[:] += learns * (np.minimum(size, 10 * three) - c.scale_long) / long_
-    c.level[:] += pace * _between(deviation, -three, three)
-    grown = np.maximum(0.1 * c.scale_long, c.scale + pace * (np.minimum(size, three) - c.scale))
-    np.copyto(c.scale, grown, where=learns)
-    young = _between(c.age, HORIZON_YOUNG, HORIZON_LONG)
-    moved = c.tail_scale / (settings.rate * young) * (starts - settings.rate)
-    np.add(c.initial, moved, out=c.initial, where=continuous)
-    c.start_rate[:] += (starts - c.start_rate) / _between(c.age, GATHERED_AFTER, RATE_HORIZON)
-
-
-def _between(x: F64, low: F64 | float, high: F64 | float) -> F64:
-    """np.clip, at a quarter of its price on short columns."""
-    return np.minimum(np.maximum(x, low), high)
