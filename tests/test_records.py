@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,8 @@ import pytest
 
 from stream_app.records.decoder import ARROW, Decoder, DecoderSettings
 from tests.records_rig import ARROW_HEADERS, CLOCK_US, T_MS, arrow, batch, columns_of, decode, keys, one
+
+ROOT = Path(__file__).parent.parent
 
 # Forms
 
@@ -72,6 +77,21 @@ def test_arrow_takes_other_integers_floats_and_timestamps() -> None:
     )
     samples = decode(value, headers=(("Content-Type", ARROW + b"; x=y"),)).samples
     assert (samples.t_us.tolist(), samples.value.tolist()) == ([CLOCK_US], [7.0])
+
+
+def test_arrow_records_are_read_without_pandas() -> None:
+    """Arrow imports it for the smallest array where one asks in the usual way: seconds amid the first batch."""
+    value = arrow({"sensor": ["ps1", "ps1"], "t_us": [CLOCK_US, CLOCK_US + 1], "value": [1.0, None]})
+    code = f"""
+import sys
+from stream_app.records.arrow_alike import read_alike
+from stream_app.records.arrow_forms import read_arrow
+value = bytes.fromhex("{value.hex()}")
+read_alike([value, value], {{"ps1": 0}}, 10)
+print(read_arrow(value, {{"ps1": 0}}, 10).value.tolist(), "pandas" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split("\n")[0] == "[1.0, nan] False"
 
 
 def test_arrow_and_json_records_keep_their_order() -> None:

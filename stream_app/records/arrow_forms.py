@@ -35,6 +35,9 @@ _u16 = struct.Struct("<H").unpack_from
 _i64 = struct.Struct("<q").unpack_from
 
 
+# `to_numpy`, and any number of Python's made one of Arrow's, import pandas, which takes seconds.
+_NAN = pa.Array.from_buffers(pa.float64(), 1, [None, pa.py_buffer(struct.pack("<d", np.nan))])[0]
+
 UNREADABLE = (pa.ArrowException, OSError, EOFError, ValueError, IndexError, struct.error)
 
 
@@ -164,13 +167,14 @@ def _values(table: Any) -> F64:
     column = _column(table, "value", Reason.NO_VALUES)
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         raise Refused(Reason.WRONG_TYPE, f"`value` is {column.type}, a number is expected")
-    values: F64 = _numbers(column if column.type == pa.float64() else pc.cast(column, pa.float64(), safe=False))
+    numbers = column if column.type == pa.float64() else pc.cast(column, pa.float64(), safe=False)
+    values: F64 = _numbers(pc.fill_null(numbers, _NAN) if numbers.null_count else numbers)
     return values
 
 
 def _numbers(column: Any) -> Any:
-    """As numpy, nulls as NaN. Arrow's own way for columns in chunks would import pandas, which takes seconds."""
-    return np.concatenate([chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks])
+    """As numpy; there are no nulls."""
+    return np.concatenate([np.from_dlpack(chunk) for chunk in column.chunks])
 
 
 def _sensors(table: Any, sensors: Sensors, new_sensors: bool) -> I32:
@@ -181,7 +185,7 @@ def _sensors(table: Any, sensors: Sensors, new_sensors: bool) -> I32:
     if column.null_count or column.dictionary.null_count:
         raise Refused(Reason.MISSING_SENSOR, "`sensor` holds nulls")
     names = column.dictionary.to_pylist()
-    codes = column.indices.to_numpy(zero_copy_only=False).astype(np.intp, copy=False)
+    codes = np.from_dlpack(column.indices).astype(np.intp, copy=False)
     known = [sensors.get(name, _NEW) for name in names]
     if _NEW in known:
         if not all(isinstance(name, str) for name in names):
