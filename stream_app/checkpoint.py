@@ -62,7 +62,7 @@ class Checkpoint:
     ended: tuple[bytes, ...] = field(default=())
 
 
-class Swap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Swap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """From the record at offset `at` on, windows are scored by the bundle `to`."""
 
     to: str  # digest
@@ -70,6 +70,7 @@ class Swap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: int
     at_ms: int  # wall clock: when it was decided; for people
     origin: str = ""  # digest of the bundle before; empty: there was none
+    missed: int = 0  # windows that it passed over as a shadow: its tails know nothing of them
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,7 @@ class Registry(Section):
     store: str | None = None  # fsspec URL; null: bundles travel over Kafka
     cache: Path | None = None  # of bundles that were fetched; default ~/.cache/tailrace/models
     max_bytes: int = Field(default=256 << 20, gt=0)  # of one bundle; those of tests and demo take 1 to 20 MB
+    keep: int = Field(default=3, ge=1)  # retired versions whose bundles stay: of the rest `models prune` frees the room
 
 
 class Gates(Section):

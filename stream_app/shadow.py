@@ -52,6 +52,15 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """From the record at offset `at` on a version judges beside the live one; none where `digest` is None."""
+
+    at: int
+    digest: str | None
+    version: int = 0
+
+
+@dataclass(frozen=True)
 class _Windows:
     """What waits: windows by the live pipeline's slots, and what the live one said of them."""
 
@@ -94,16 +103,22 @@ class Shadow:
         self._seats = _Seats(kept)
         self._sections = (Section(OWN_STAGES, spec.bundle), Section((alerts.STAGE,), f"shadow {spec.bundle}"))
         self._judges = Judging(spec, self._seats)
+        self.bound: float = QUEUE_WINDOWS  # of the queue; who works right after each batch needs none
         self._orders: deque[_Windows | Callable[[], None]] = deque()
         self._lock = threading.Lock()  # of the seats: held for one batch at most
         self._said: list[alerts.Alert] = []
-        self._skipped, self._offered, self._done = 0, 0, 0
+        self._skipped, self._passed_over, self._offered, self._done = 0, 0, 0, 0
         self._touched: set[int] = set()
 
     @property
     def waiting(self) -> int:
         """Windows in the queue."""
         return self._offered - self._done
+
+    @property
+    def missed(self) -> int:
+        """Windows that it has not learned from: passed over, or still waiting."""
+        return self._passed_over + self.waiting
 
     # --- called by the pipeline's thread --------------------------------------------------------------------------
 
@@ -117,8 +132,9 @@ class Shadow:
         slots, of = np.unique(said.scenes.entity, return_inverse=True)
         shared = np.array([self._is_mine(mine(int(slot))) for slot in slots], bool)
         at = np.flatnonzero(shared[of])
-        if self.waiting + len(at) > QUEUE_WINDOWS:
+        if self.waiting + len(at) > self.bound:
             self._skipped += len(at)
+            self._passed_over += len(at)
             return
         scenes, kept = self._translation.of(select(said.scenes, at))
         at = at[kept]

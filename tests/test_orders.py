@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from live import DETECTOR, START_MS, Live, WorkerProcess, read_all, stream
+from live import DETECTOR, START_MS, Live, WorkerProcess, apart, read_all, stream
 
 from stream_app import schemas
+from stream_app.alerts.alert import rfc3339
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.config import parse
 from stream_app.intervals import FOREVER_US, Interval
+from stream_app.live import orders
 from stream_app.live.topics import create_topics
 from stream_app.pipeline import Pipeline, PipelineSpec, Result
 from stream_app.quiet import Quiet
@@ -144,6 +147,32 @@ def test_orders_and_labels_are_sent_listed_and_heard(
     run("control", "resume", "--entity", "e1", "--at", end, "--by", "ann")
     live.wait_until(lambda: heard(worker) == [(2, 1), (2, 0)])
     assert worker.terminate() == 0
+
+
+@pytest.mark.kafka
+def test_orders_given_on_a_topic_that_was_empty_or_not_there_yet_are_heard(
+    kafka: KafkaCluster, unique_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "_AGAIN_S", 0.5)
+    empty, missing = (unique_name(name) for name in ("empty", "missing"))
+    create_topics(kafka.bootstrap, {empty: 3})
+    start_us, end_us = START_US, START_US + S
+    pause = {"command": "pause_learning", "entity": "e1", "start": rfc3339(start_us)}
+    resume = {"command": "resume_learning", "entity": "e1", "start": rfc3339(end_us)}
+
+    async def listen(topic: str) -> None:
+        data = {"detector": "pump", "sources": [{"topic": "t"}], "brokers": kafka.bootstrap}
+        config = parse({**data, "topics": {"control": topic}})
+        async with orders.heard(config) as quiet:
+            for body, until_us in ((pause, FOREVER_US), (resume, end_us)):
+                await asyncio.sleep(1)  # it waits by now
+                await asyncio.to_thread(orders.send, config, topic, "pump", body)
+                async with asyncio.timeout(20):
+                    while quiet.intervals != (Interval("e1", start_us, until_us, "pause"),):
+                        await asyncio.sleep(0.05)
+
+    for topic in (empty, missing):
+        apart(lambda topic=topic: listen(topic))
 
 
 def heard(worker: WorkerProcess) -> list[tuple[int, int]]:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from live import START_MS, produce, stream
+from killed_replays import STEPS
+from live import ROOT, START_MS, produce, stream
+from models_rig import bundle
 from plain_detector import PlainDetector
+from test_cli import SCRIPT, tailrace
+from test_swap import signals
 
 from models.detector import Scored, WindowSpec
 from models.scenes import Scenes
@@ -28,7 +37,11 @@ OTHER = replace(PLAIN, digest="plain-2", risk=1e-3)
 
 
 def settings(kafka: KafkaCluster, topic: str) -> Config:
-    return parse({"brokers": kafka.bootstrap, "sources": [{"topic": topic}], "windows": {"lateness": "2s"}})
+    return parse(as_given(kafka, topic))
+
+
+def as_given(kafka: KafkaCluster, topic: str) -> dict[str, Any]:
+    return {"brokers": kafka.bootstrap, "sources": [{"topic": topic}], "windows": {"lateness": "2s"}}
 
 
 def replayed(config: Config, span: Range, out: Path, models: tuple[PlainDetector, ...] = (PLAIN,)) -> Replayed:
@@ -98,6 +111,68 @@ def test_a_replay_that_was_stopped_goes_on_where_it_was(
     assert whole.resumed == 0
     for name in ("scores.parquet", "frames.parquet", "alerts.jsonl", "entities.parquet", "accounting.json"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def the_same_bytes(one: Path, other: Path) -> None:
+    """All files but for the header."""
+    files = [path.relative_to(one) for path in one.rglob("*") if path.is_file()]
+    assert sorted(files) == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
+    for name in files:
+        assert name == Path("replay.json") or (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.mark.kafka
+def test_a_replay_killed_at_any_step_goes_on_to_the_same_bytes(
+    kafka: KafkaCluster, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    topic = new_topic("samples", 2)
+    produce(kafka.bootstrap, topic, stream(200), 2)
+    file = tmp_path / "pump.json"
+    file.write_text(json.dumps(as_given(kafka, topic)))
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    folders = [str(tmp_path / name) for name in ("killed", "whole")]
+    command = [sys.executable, str(ROOT / "tests/killed_replays.py"), str(file), topic, *folders]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == dict.fromkeys(STEPS, int(signal.SIGKILL))
+    the_same_bytes(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.kafka
+def test_the_processes_of_a_replay_that_is_killed_end_and_the_same_command_goes_on(
+    kafka: KafkaCluster, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    topic = new_topic("samples", 4)
+    records = signals(0, 1500)
+    produce(kafka.bootstrap, topic, records, 4)
+    made = bundle(tmp_path)
+    command = ["replay", "--topic", topic, "--model", str(made), "--by-duration", "5000d", "--brokers"]
+    command += [kafka.bootstrap, "--processes", "2", "--out"]
+    part = tmp_path / "killed" / ".replay" / "a-0"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, *command, str(tmp_path / "killed")], env=environment)
+    wait_until(lambda: (part / "scores.parquet").exists() or process.poll() is not None)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    assert len(children) == 2
+    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    assert not (tmp_path / "killed" / "replay.json").exists(), "killed amid its work"
+    produce(kafka.bootstrap, topic, signals(1500, 10), 4)  # what comes later is not of the range
+    again = tailrace(*command, tmp_path / "killed", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["records"] == len(records)
+    until = ("--to", str(START_MS + 1_500_000), "--brokers", kafka.bootstrap)
+    whole = tailrace(*command[:5], *until, "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    the_same_bytes(tmp_path / "whole", tmp_path / "killed")
+
+
+def wait_until(holds: Callable[[], bool], within_s: float = 60.0) -> None:
+    give_up = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
 
 
 @pytest.mark.kafka

@@ -62,13 +62,16 @@ class Fleet(Live):
     def promote(self, version: int) -> None:
         finished(promote(self.config(), Wish("pump", version)))
 
+    def told(self) -> list[dict[str, Any]]:
+        """What the swaps topic tells, in order; after compaction."""
+        records = read_all(self.bootstrap, swaps_topic(self.config()))
+        kept = {record.key: orjson.loads(record.value) for record in records}
+        return sorted(kept.values(), key=lambda told: (told["offset"], told["at_ms"]))
+
     def swaps(self) -> dict[int, list[dict[str, Any]]]:
-        """By partition, in order; after compaction."""
-        kept = {
-            record.key: orjson.loads(record.value) for record in read_all(self.bootstrap, swaps_topic(self.config()))
-        }
+        """By partition, in order."""
         found: dict[int, list[dict[str, Any]]] = {}
-        for told in sorted(kept.values(), key=lambda told: (told["offset"], told["at_ms"])):
+        for told in (told for told in self.told() if "to" in told):
             found.setdefault(told["partition"], []).append(told)
         return found
 

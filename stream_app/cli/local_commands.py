@@ -209,6 +209,7 @@ BENCHES = {
     "latency": "From a record's arrival to its alert.",
     "state": "State per entity: its size, and the time to restore it.",
     "age": "The cost per sample of a stream ten times as old.",
+    "shadow": "Live throughput with a version in shadow beside that without.",
     "replay": "Replayed records per second beside the live worker's; two processes beside one.",
 }
 bench = typer.Typer(help="Measures a figure, and its ratio to references in the same run.", no_args_is_help=True)

@@ -174,6 +174,32 @@ def models_rollback(
     rows([_row(made)], _data(made), as_json)
 
 
+@models.command("prune", epilog="\b\nExample: tailrace models prune --config pump.yaml --keep 5")
+def models_prune(
+    keep: Annotated[int | None, typer.Option(min=1, help="Retired versions to keep; default: registry.keep.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
+    config_file: MaybeConfig = None,
+    brokers: Brokers = None,
+    as_json: Json = False,
+) -> None:
+    """Deletes the bundles of versions that retired long ago, where they lie and from this machine's cache."""
+    from dataclasses import asdict
+
+    from stream_app.model_store.pruning import prune
+
+    config = _connection(config_file, brokers)
+    if keep is not None:
+        registry = config.registry.model_copy(update={"keep": keep})
+        config = config.model_copy(update={"registry": registry})
+    done = _run(prune(config, dry_run))
+    rows([{"pruned": name} for name in done.versions], asdict(done), as_json)
+    would = "would be " if dry_run else ""
+    note(
+        f"{done.chunks + done.unclaimed} chunks {would}deleted ({done.unclaimed} that no version claims); "
+        f"{done.cached} bundles deleted from the cache"
+    )
+
+
 # --- what the commands share -----------------------------------------------------------------------------------------
 
 

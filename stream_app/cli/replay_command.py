@@ -5,7 +5,6 @@ In: arguments. Out: as `stream_app.cli.root` says. Remembers: nothing.
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,8 +82,7 @@ def _range(begin: dict[str, Any], topic: str, end: str | None) -> Range:
         options = " and ".join("--" + name.replace("_", "-") for name in given)
         raise UsageError(f"{options} both say where to begin; give one of them")
     if begin["by_duration"] is not None:
-        start_ms = round(time.time() * 1000) - duration_ms(begin["by_duration"])
-        return Range(start_ms, moment_ms(end))
+        return Range(end_ms=moment_ms(end), last_ms=duration_ms(begin["by_duration"]))
     starts = starts_of(begin["from_file"], topic) if begin["from_file"] is not None else ()
     return Range(moment_ms(begin["from"]), moment_ms(end), starts=starts)
 

@@ -24,6 +24,7 @@ from stream_app.model_store.fetching import fetch
 from stream_app.model_store.history import History
 from stream_app.model_store.places import Reference, cache_folder, reference
 from stream_app.model_store.pointers import Pointer
+from stream_app.model_store.pruning import prune_cache
 from stream_app.model_store.topic import follow
 from stream_app.model_store.transitions import previous
 from stream_app.opening import open_bundle
@@ -170,6 +171,7 @@ class Following(Models):
             self._there.set()
             if self._changed is not None:
                 await self._changed()
+            await asyncio.to_thread(prune_cache, self._config, self._history)
 
     async def _newest(self) -> Model | None:
         """The live version, or where it is refused the one that was live before it."""

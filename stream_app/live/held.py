@@ -18,7 +18,7 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_app.checkpoint import Books, Swap, metadata, read_books
+from stream_app.checkpoint import Books, Swap, metadata, read_books, read_progress
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError
 from stream_app.ledger import Accounting
@@ -31,6 +31,7 @@ from stream_app.live.publish import Publisher
 from stream_app.live.shadowing import Shadowing
 from stream_app.pipeline import Pipeline, PipelineSpec
 from stream_app.quiet import Quiet
+from stream_app.shadow import Beside
 
 log = structlog.get_logger("worker")
 
@@ -92,7 +93,9 @@ class Held:
         old = self.start.model
         if model.digest == old.digest or self.position < self.start.told:
             return None
-        return Swap(model.digest, model.version, self.position, time.time_ns() // 1_000_000, old.digest)
+        beside = self.pipeline.shadow
+        missed = beside.missed if beside is not None and beside.spec.bundle == model.digest else 0
+        return Swap(model.digest, model.version, self.position, time.time_ns() // 1_000_000, old.digest, missed)
 
     def successor(self, hosting: Hosting, tp: TopicPartition, model: Model) -> Held:
         """The same partition with another bundle, from the checkpoint that said so."""
@@ -101,12 +104,16 @@ class Held:
         new.stale = BATCHES_AHEAD if new.position < self.position else 0
         return new
 
-    def set_shadow(self, hosting: Hosting, shadow: Model | None) -> None:
+    def set_shadow(self, shadow: Model | None) -> Beside:
         """Another version judges beside the live one, or none."""
         self.shadow, spec = shadow, self.pipeline.spec
+        told = read_progress(self.start.commit.metadata)
+        at = max(self.position, told[1] if told else 0)  # what closes below was judged before this pipeline began
         if shadow is None or shadow.digest == spec.bundle:
-            return self.pipeline.set_shadow(None)
+            self.pipeline.set_shadow(None)
+            return Beside(at, None)
         self.pipeline.set_shadow(replace(spec, detector=shadow.detector, model=shadow.name, shadow=None))
+        return Beside(at, shadow.digest, shadow.version)
 
     def count(self) -> tuple[Accounting, Accounting]:
         """The books as they were told to the metrics last, and as they are to be told now: nothing twice, where records

@@ -211,13 +211,13 @@ class Partitions:
     async def _checkpoint_touched(self) -> float:
         async with self._lock:
             model, began = self.hosting.models.live, time.monotonic()
+            await self._drain_shadows(model)
             swaps = {tp: swap for tp, held in self._held.items() if (swap := held.swap_to(model)) is not None}
             touched = {tp: held for tp, held in self._held.items() if held.touched or tp in swaps}
             if not touched:
                 await self._set_shadows()
                 return 0.0
             try:
-                await self._drain_shadows(swaps)
                 await self._checkpoint(touched, swaps)
                 for tp in swaps:  # none of the old bundle's steps is left to do
                     await self._hand_over(tp, touched[tp], model, swaps[tp])
@@ -283,15 +283,16 @@ class Partitions:
 
     async def _set_shadows(self) -> None:
         shadow = self.hosting.models.shadow
-        for held in list(self._held.values()):
+        for tp, held in list(self._held.items()):
             if held.shadow != shadow:
-                await self._call(partial(held.set_shadow, self.hosting, shadow))
+                beside = await self._call(partial(held.set_shadow, shadow))
+                await self.hosting.publisher.tell_beside(tp.topic, tp.partition, beside)
         await self.hosting.shadowing.tell()
 
-    async def _drain_shadows(self, swaps: Mapping[TopicPartition, Swap]) -> None:
+    async def _drain_shadows(self, model: Model) -> None:
         """What a shadow has learned goes live with it: first it learns what still waits."""
         for tp, shadow in self.shadows():
-            if tp in swaps and shadow.spec.bundle == swaps[tp].to:
+            if shadow.spec.bundle == model.digest:
                 await self.hosting.shadowing.drain(tp, shadow)
 
     async def _tell_swap(self, tp: TopicPartition, swap: Swap) -> None:

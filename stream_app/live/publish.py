@@ -7,6 +7,7 @@ returns. Remembers: what is under way, and the first error; a producer that is f
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -25,6 +26,7 @@ from stream_app.model_store.places import swaps_topic
 from stream_app.pipeline import Result
 from stream_app.records import letters
 from stream_app.samples import DeadLetter, Headers, RawBatch
+from stream_app.shadow import Beside
 
 # Long enough to fill a batch, short against everything a person notices.
 _LINGER_MS = 5
@@ -115,9 +117,18 @@ class Publisher:
         config = self._config
         place = {"detector": config.detector, "group": config.group_id, "topic": topic, "partition": partition}
         which = {"offset": swap.at, "from": swap.origin or None, "to": swap.to, "version": swap.version}
+        which |= {"missed": swap.missed} if swap.missed else {}
         # With the time: a version that is rolled back at once gives way at the offset at which it began.
         key = f"{config.group_id}/{topic}/{partition}/{swap.at}/{swap.at_ms}".encode()
         await self._send(swaps_topic(config), key, orjson.dumps(place | which | {"at_ms": swap.at_ms}))
+
+    async def tell_beside(self, topic: str, partition: int, beside: Beside) -> None:
+        """From which offset on a version judges beside the live one, or none: what it has learned when it goes live."""
+        config = self._config
+        place = {"detector": config.detector, "group": config.group_id, "topic": topic, "partition": partition}
+        key = f"{config.group_id}/{topic}/{partition}/{beside.at}/shadow".encode()
+        which = {"offset": beside.at, "shadow": beside.digest, "version": beside.version}
+        await self._send(swaps_topic(config), key, orjson.dumps(place | which | {"at_ms": time.time_ns() // 1_000_000}))
 
     async def flush(self) -> None:
         """Waits until everything sent is acknowledged by all replicas.

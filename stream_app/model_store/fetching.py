@@ -10,6 +10,7 @@ finite numbers (`models.bundle.read`). Golden scores are reproduced when the bun
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -66,6 +67,8 @@ def _fetched(config: Config, pointer: Pointer, folder: Path) -> Path:
     if home.is_dir():
         with suppress(BundleRefused):
             _verify(home, pointer)
+            with suppress(OSError):
+                os.utime(home)  # in use: pruning leaves it
             return home
         shutil.rmtree(home, ignore_errors=True)  # a disk that lies
     try:

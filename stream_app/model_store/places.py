@@ -15,6 +15,8 @@ from stream_app.errors import ConfigurationError
 from stream_app.live.topics import TopicShape
 from stream_app.model_store.pointers import NAME, VERSION_MAX
 
+# Small segments, so that the room of bundles that were pruned is free before there are a thousand more.
+_BUNDLES = {"segment.bytes": str(64 << 20)}
 _REFERENCE = re.compile(rf"({NAME.strip('^$')})@(live|shadow|[0-9]{{1,10}})")
 
 
@@ -55,8 +57,8 @@ def swaps_topic(config: Config) -> str:
 
 def topic_shapes(config: Config) -> dict[str, TopicShape]:
     """The three topics of models. One partition each: its order decides which version is the live one."""
-    names = (config.topics.models, data_topic(config), swaps_topic(config))
-    return {name: TopicShape(1, compacted=True) for name in names}
+    shapes = {name: TopicShape(1, compacted=True) for name in (config.topics.models, swaps_topic(config))}
+    return shapes | {data_topic(config): TopicShape(1, compacted=True, settings=_BUNDLES)}
 
 
 def cache_folder(config: Config) -> Path:

@@ -19,6 +19,8 @@ BYTES_MAX = 256 << 10
 VERSION_MAX = 2**31 - 1
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 
+PRUNED = "its bundle was pruned"  # the reason that a pointer gives then
+
 State = Literal["candidate", "shadow", "live", "retired"]
 Version = Annotated[int, Meta(ge=1, le=VERSION_MAX)]
 Moment = Annotated[int, Meta(ge=0, le=2**53, description="Epoch milliseconds.")]

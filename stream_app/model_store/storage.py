@@ -59,6 +59,19 @@ async def load(config: Config, pointer: Pointer, names: Collection[str], whole: 
     return joined({i: chunk for i, (_, chunk) in found.items()}, pointer.name)
 
 
+def remove_at(config: Config, pointer: Pointer) -> bool:
+    """Deletes the files of a pointer that lie behind a URL; gives whether there were any. Raises as `load` does."""
+    url = _allowed_url(config, pointer)
+    system, path = _file_system(url)
+    try:
+        if not system.exists(path):
+            return False
+        system.rm(path, recursive=True)
+    except Exception as problem:  # each backend has errors of its own
+        raise StoreUnreachable(f"{url} can't be deleted: {type(problem).__name__}: {problem}") from problem
+    return True
+
+
 # --- Kafka -----------------------------------------------------------------------------------------------------------
 
 
@@ -76,6 +89,8 @@ async def _found(config: Config, digest: str, start: int, whole: bool) -> dict[i
             for record in records:
                 if chunk := chunk_of(digest, record.key, record.value, record.headers):
                     found[chunk.index], count = (record.offset, chunk), chunk.count
+                elif record.value is None:  # pruned, or none of ours
+                    found = {i: there for i, there in found.items() if there[1].key(digest) != record.key}
             size = sum(len(chunk.data) for _, chunk in found.values())
             if size > config.registry.max_bytes:
                 words = f"the chunks of {digest} have {size} bytes; registry.max_bytes is {config.registry.max_bytes}"

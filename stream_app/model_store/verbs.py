@@ -25,7 +25,7 @@ from stream_app.model_store import transitions
 from stream_app.model_store.fetching import FILES, fetch
 from stream_app.model_store.history import History
 from stream_app.model_store.places import Reference, cache_folder
-from stream_app.model_store.pointers import Gate, Pointer, Transition
+from stream_app.model_store.pointers import PRUNED, Gate, Pointer, Transition, with_fields
 from stream_app.model_store.signing import private_key, signed
 from stream_app.model_store.storage import store
 from stream_app.model_store.topic import change, create_topics, read_pointers
@@ -64,8 +64,8 @@ async def publish(config: Config, what: Publication) -> Pointer:
 
     def next_version(history: History) -> list[Pointer]:
         versions = history.versions(what.detector)
-        if any(pointer.digest == detector.digest for pointer in versions.values()):
-            return []
+        if known := [pointer for pointer in versions.values() if pointer.digest == detector.digest]:
+            return [with_fields(p, reason=what.reason) for p in known if p.reason == PRUNED]  # it is there again
         now, version = Transition("candidate", now_ms(), what.reason), max(versions, default=0) + 1
         named: dict[str, Any] = {"detector": what.detector, "version": version, "digest": detector.digest}
         kept: dict[str, Any] = {"location": location, "bytes": size, "lineage": lineage, "gate": what.gate}

@@ -4,15 +4,16 @@ In: what `--model` was given. Out: `Named`, with the bundle of each offset. Reme
 
     bundles/pump           a folder
     pump@live  pump@7      a version on the models topic, as it is now, over the whole range
-    live                   what the detector's own workers took over at each offset, as `<models>-swaps` tells it
+    live                   what the detector's own workers took over at each offset, as `<models>-swaps` tells it;
+                           a version that went live out of shadow judges as a shadow before that, as it did there
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +31,33 @@ from stream_app.opening import open_bundle
 
 LABELS = ("a", "b")
 LIVE = "live"
+Told = dict[str, Any]  # a record of the swaps topic
+Place = tuple[str, str]  # folder and name of a version
 
 
 @dataclass(frozen=True)
 class Used:
-    """A bundle and the offset from which it is used. `name` is what `--model` takes."""
+    """A bundle and the offset from which it is used, or from which it judges as a shadow; no shadow any more where it
+    has no path. `name` is what `--model` takes."""
 
     at: int
     path: str
     name: str
     digest: str
+    shadow: bool = False
 
 
 @dataclass(frozen=True)
 class Named:
-    """A model of the replay. `taken`: per partition the bundles taken over, by offset; where none is named, `path` is
-    used throughout. `detector`: the last of them, open."""
+    """A model of the replay. `taken`: per partition what was taken over, in order; where none is named, `path` is used
+    throughout. `detector`: the last of them, open. `notes`: what of live can't be had again."""
 
     label: str
     name: str
     path: str
     detector: Detector
     taken: Mapping[int, tuple[Used, ...]]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, label: str, name: str, path: Path, detector: Detector) -> Named:
@@ -59,13 +65,32 @@ class Named:
         return cls(label, name, str(path), detector, {})
 
     def within(self, partition: int, start: int, end: int) -> tuple[Used, ...]:
-        """The bundles used in offsets [start, end), the first from `start` on."""
+        """What is used in offsets [start, end), the first from `start` on. Shadows are there where they go live in it:
+        what they learn before counts then, and what others learn never does."""
         taken = self.taken.get(partition, ())
         if not taken:
             return (Used(start, self.path, self.name, self.detector.digest),)
-        before = [used for used in taken if used.at <= start] or [taken[0]]
-        first = Used(start, before[-1].path, before[-1].name, before[-1].digest)
-        return (first, *(used for used in taken if max(start, taken[0].at) < used.at < end))
+        start_of_all = max(start, taken[0].at)
+        before = [used for used in taken if used.at <= start_of_all]
+        live = max(i for i, used in enumerate(before) if not used.shadow)
+        begins = [replace(used, at=start) for used in (before[live], *before[live + 1 :][-1:])]
+        return _that_matter([*begins, *(used for used in taken if start_of_all < used.at < end)])
+
+
+def _that_matter(taken: list[Used]) -> tuple[Used, ...]:
+    """Without the shadows that do not go live later, and without the ends of what has not begun."""
+    found: list[Used] = []
+    runs = False
+    for i, used in enumerate(taken):
+        goes_live = any(used.digest == later.digest and not later.shadow for later in taken[i + 1 :])
+        if used.shadow and not goes_live:
+            if runs:
+                found.append(Used(used.at, "", "", "", shadow=True))
+            runs = False
+            continue
+        found.append(used)
+        runs = used.shadow
+    return tuple(found)
 
 
 def open_models(config: Config, topic: str, names: Sequence[str]) -> tuple[Named, ...]:
@@ -84,40 +109,67 @@ def _open(config: Config, topic: str, label: str, name: str) -> Named:
 
 
 def _followed(config: Config, topic: str, label: str) -> Named:
-    """What was live: the swaps of the detector's group on this topic."""
-    swaps = asyncio.run(_swaps(config, topic))
+    """What was live: the swaps of the detector's group on this topic, and the shadows that went live by them."""
+    told = asyncio.run(_told(config, topic))
+    swaps = [swap for of_partition in told.values() for swap in of_partition if "to" in swap]
     if not swaps:
         raise ConfigurationError(
             f"no swap of the group {config.group_id} on {topic} is told on {swaps_topic(config)}: its workers did not "
             "follow the models topic; give --config of the detector, or name a bundle"
         )
     known = history(config)
-    paths: dict[str, tuple[str, str]] = {}
-    taken: dict[int, tuple[Used, ...]] = {}
-    for partition, told in swaps.items():
-        rows = []
-        for swap in sorted(told, key=lambda s: int(s["offset"])):
-            digest = str(swap["to"])
-            if digest not in paths:
-                paths[digest] = _fetched(config, known, digest)
-            rows.append(Used(int(swap["offset"]), *paths[digest], digest))
-        taken[partition] = tuple(rows)
-    newest = max((swap for told in swaps.values() for swap in told), key=lambda s: int(s["at_ms"]))
-    path, _ = paths[str(newest["to"])]
-    return Named(label, LIVE, path, open_bundle(Path(path), str(newest["to"])), taken)
+    places = {digest: _fetched(config, known, digest) for digest in sorted({str(swap["to"]) for swap in swaps})}
+    taken = {partition: _taken(of_partition, places) for partition, of_partition in told.items()}
+    newest = str(max(swaps, key=lambda swap: int(swap["at_ms"]))["to"])
+    path, _ = places[newest]
+    detector = open_bundle(Path(path), newest)
+    return Named(label, LIVE, path, detector, {p: t for p, t in taken.items() if t}, tuple(_missing(told, places)))
 
 
-def _fetched(config: Config, known: History, digest: str) -> tuple[str, str]:
+def _taken(told: list[Told], places: Mapping[str, Place]) -> tuple[Used, ...]:
+    """Of a partition, from its first bundle on. A version that never went live is no shadow worth running."""
+    found: list[Used] = []
+    for one in told:
+        shadow = "to" not in one
+        digest = str(one["shadow"] if shadow else one["to"])
+        path, name = places.get(digest, ("", ""))
+        if found or not shadow:
+            found.append(Used(int(one["offset"]), path, name, digest if path else "", shadow))
+    return tuple(found)
+
+
+def _missing(told: Mapping[int, list[Told]], places: Mapping[str, Place]) -> Iterator[str]:
+    """Of shadows that went live, what their tails do not know and those of a replay do."""
+    missed: Counter[str] = Counter()
+    begun: Counter[str] = Counter()
+    for of_partition in told.values():
+        runs = None
+        for one in of_partition:
+            if "to" in one:
+                missed[one["to"]] += int(one.get("missed", 0))
+            elif one["shadow"] == runs:
+                begun[str(runs)] += 1
+            runs = one.get("shadow")
+    for digest in places:
+        name, differ = places[digest][1], "from live for a while after it went live"
+        if missed[digest]:
+            yield f"{name} passed over {missed[digest]:,} windows as a shadow: its thresholds differ {differ}"
+        if begun[digest]:
+            yield f"{name} began again as a shadow when workers did: its thresholds may differ {differ}"
+
+
+def _fetched(config: Config, known: History, digest: str) -> Place:
     """Folder and name of the version with a digest."""
-    for pointer in known.versions(config.detector).values():
+    wanted = reference(config.model)
+    for pointer in known.versions(wanted.detector if wanted else config.detector).values():
         if pointer.digest == digest:
             return str(fetch(config, pointer, cache_folder(config))), pointer.name
     raise ConfigurationError(f"the bundle {digest}, which was live, is not on {config.topics.models} any more")
 
 
-async def _swaps(config: Config, topic: str) -> dict[int, list[dict[str, Any]]]:
-    """By partition of the topic; told twice, a swap counts once."""
-    found: dict[bytes, dict[str, Any]] = {}
+async def _told(config: Config, topic: str) -> dict[int, list[Told]]:
+    """By partition of the topic, in order; told twice, it counts once."""
+    found: dict[bytes, Told] = {}
     source = swaps_topic(config)
     async with consumer_of(config) as consumer:
         tps: list[TopicPartition] = partitions_of(config, source)
@@ -125,8 +177,8 @@ async def _swaps(config: Config, topic: str) -> dict[int, list[dict[str, Any]]]:
             for key, value in zip(batch.keys, batch.values, strict=True):
                 if key is not None and value is not None:
                     found[key] = orjson.loads(value)
-    by_partition: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
-    for swap in found.values():
-        if swap["group"] == config.group_id and swap["topic"] == topic:
-            by_partition[int(swap["partition"])].append(swap)
+    by_partition: defaultdict[int, list[Told]] = defaultdict(list)
+    for one in sorted(found.values(), key=lambda one: (int(one["offset"]), int(one["at_ms"]))):
+        if one["group"] == config.group_id and one["topic"] == topic:
+            by_partition[int(one["partition"])].append(one)
     return dict(by_partition)

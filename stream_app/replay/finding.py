@@ -77,6 +77,7 @@ class _Kept:
 async def find(config: Config, topic: str, span: Range, warm_up_ms: int) -> Plan:
     """The plan of a replay. Raises UsageError, ConfigurationError where there is nothing to read, BrokerUnreachable."""
     now_ms = round(time.time() * 1000)
+    span = span.at(now_ms)
     if span.start_ms is not None and span.start_ms > now_ms:
         raise UsageError(f"--from {told(span.start_ms)} lies in the future; now it is {told(now_ms)}")
     tps = [tp for tp in partitions_of(config, topic) if span.has(tp.partition)]

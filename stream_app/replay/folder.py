@@ -15,12 +15,15 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from stream_app.errors import UsageError
+from stream_app.intervals import Interval
+from stream_app.quiet import Quiet
 from stream_app.replay.finding import Plan
 from stream_app.replay.merging import NAMES
 
@@ -50,8 +53,13 @@ def begun(out: Path, request: dict[str, Any]) -> Plan | None:
         return None
 
 
-def begin(out: Path, request: dict[str, Any], plan: Plan) -> None:
-    """Removes what an earlier replay left, and keeps the plan for the case that this one is killed."""
+def quiet_of(work: Path) -> Quiet:
+    """In which times nothing is learned, as the control topic told it when the replay began; `work`: its own folder."""
+    return Quiet([Interval(**one) for one in json.loads((work / PLAN).read_text())["quiet"]])
+
+
+def begin(out: Path, request: dict[str, Any], plan: Plan, quiet: Sequence[Interval]) -> None:
+    """Removes what an earlier replay left, and keeps for the case that this one is killed what may change meanwhile."""
     for path in out.iterdir():
         if path.name != WORK:
             _remove(path)
@@ -59,7 +67,8 @@ def begin(out: Path, request: dict[str, Any], plan: Plan) -> None:
         if path.name != "lock":
             _remove(path)
     unfinished = out / WORK / f"{PLAN}.unfinished"
-    unfinished.write_text(json.dumps({"request": request, "plan": plan.as_dict()}))
+    kept = {"request": request, "plan": plan.as_dict(), "quiet": [asdict(one) for one in quiet]}
+    unfinished.write_text(json.dumps(kept))
     unfinished.rename(out / WORK / PLAN)
 
 

@@ -7,6 +7,7 @@ and `done.json`, written last: a part that has it is whole, one that lacks it is
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, MutableMapping
@@ -24,8 +25,6 @@ from models.scenes import I64
 from stream_app.checkpoint import Swap
 from stream_app.config import Config
 from stream_app.files.results import ResultFolder
-from stream_app.live.orders import in_effect
-from stream_app.live.topic_batches import consumer_of
 from stream_app.pipeline import Pipeline, PipelineSpec, Result, ScoredWindows
 from stream_app.quiet import Quiet
 from stream_app.replay.bundles import Used
@@ -59,7 +58,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Place:
-    """What all parts of a replay share. `folder` holds a folder per part, `opened` the detectors by path."""
+    """What all parts of a replay share. `folder` holds a folder per part, `opened` the detectors by path; `quiet`: what
+    workers do not learn from, nor does a replay."""
 
     config: Config
     topic: str
@@ -68,23 +68,19 @@ class Place:
     quiet: Quiet = field(default_factory=Quiet)
 
 
-async def run_part(place: Place, part: Part, tell: Tell) -> None:
-    """Does the part anew. `tell` hears how many records have been read. Raises BrokerUnreachable."""
+async def run_part(place: Place, part: Part, consumer: AIOKafkaConsumer, tell: Tell) -> None:
+    """Does the part anew. `tell` hears how many records have been read. Raises what the consumer raises."""
     folder, s = place.folder / part.name, part.slice
     shutil.rmtree(folder, ignore_errors=True)
-    place = replace(
-        place, quiet=Quiet(await in_effect(place.config))
-    )  # what workers do not learn from, nor does a replay
-    known = [place.opened(used) for used in part.bundles]
+    known = [place.opened(used) for used in part.bundles if not used.shadow]
     names = [name for detector in known for name in detector.part_names]
-    pipeline = _pipeline(place, part, 0, {})
+    pipeline = Pipeline(_spec(place, part, part.bundles[0], {}))
     pipeline.restore(s.warm_up, "")
     with ResultFolder(folder, known[0], place.config.detector, names) as results:
         run = _Run(place, part, pipeline, results, _Sample(folder), tell)
-        async with consumer_of(place.config) as consumer:
-            warm = await run.read(consumer, s.warm_up, s.begin, reported=False)
-            began, cpu = time.time(), time.process_time()
-            said = await run.read(consumer, s.begin, s.end, reported=True)
+        warm = await run.read(consumer, s.warm_up, s.begin, reported=False)
+        began, cpu = time.time(), time.process_time()
+        said = await run.read(consumer, s.begin, s.end, reported=True)
         ended, busy = time.time(), time.process_time() - cpu
         results.finish(run.pipeline.accounting().as_dict(), {})
     run.sample.write()
@@ -94,11 +90,9 @@ async def run_part(place: Place, part: Part, tell: Tell) -> None:
     (folder / "unfinished.json").rename(folder / DONE)
 
 
-def _pipeline(place: Place, part: Part, i: int, store: MutableMapping[bytes, bytes]) -> Pipeline:
-    """Of the part's i-th bundle."""
-    used = part.bundles[i]
-    spec = (place.config, place.opened(used), place.topic, part.slice.partition, store, used.name)
-    return Pipeline(PipelineSpec(*spec, quiet=place.quiet))
+def _spec(place: Place, part: Part, used: Used, store: MutableMapping[bytes, bytes]) -> PipelineSpec:
+    known = (place.config, place.opened(used), place.topic, part.slice.partition, store, used.name)
+    return PipelineSpec(*known, quiet=place.quiet)
 
 
 def is_done(folder: Path, part: Part) -> dict[str, Any] | None:
@@ -122,7 +116,7 @@ class _Run:
     tell: Tell
     n_read: int = 0
     batches: int = 0
-    using: int = 0  # which of the part's bundles
+    using: int = 0  # the last of the part's bundles that was turned to
 
     async def read(self, consumer: AIOKafkaConsumer, begin: int, end: int, *, reported: bool) -> int:
         """Takes the records at offsets [begin, end); gives how many there were."""
@@ -135,7 +129,7 @@ class _Run:
                 self.n_read += len(batch)
                 self.tell(self.n_read)
             if later and stop == later[0].at:
-                await self._hand_over(consumer, stop)
+                await self._turn(consumer, later[0])
             begin = stop
         return self.n_read - before
 
@@ -146,20 +140,35 @@ class _Run:
         if reported:
             self.results.add(timeless(result))
             self.sample.add(result)
+        while self.pipeline.shadow is not None and self.pipeline.shadow.work() is not None:
+            pass  # what it says nobody asked for; what it learns counts once it is live
         self.batches += 1
         if self.batches % CHECKPOINT_EVERY == 0:
             self.pipeline.committed(self.pipeline.checkpoint())
 
-    async def _hand_over(self, consumer: AIOKafkaConsumer, at: int) -> None:
-        """As a worker does it: steps 5 and 6 of `stream_app.checkpoint`. What is read again says nothing twice."""
-        old, new = self.part.bundles[self.using : self.using + 2]
-        last = self.pipeline.checkpoint(Swap(new.digest, 0, at, 0, old.digest))
-        self.pipeline.committed(last)
+    async def _turn(self, consumer: AIOKafkaConsumer, used: Used) -> None:
         self.using += 1
-        self.pipeline = _pipeline(self.place, self.part, self.using, self.pipeline.spec.store)
+        if used.shadow:
+            self._set_shadow(used)
+        else:
+            await self._hand_over(consumer, used)
+
+    def _set_shadow(self, used: Used) -> None:
+        """As a worker does it, right after a checkpoint: what is known of an earlier time is in the states."""
+        self.pipeline.committed(self.pipeline.checkpoint())
+        spec = _spec(self.place, self.part, used, self.pipeline.spec.store) if used.path else None
+        self.pipeline.set_shadow(spec)
+        if self.pipeline.shadow is not None:
+            self.pipeline.shadow.bound = math.inf
+
+    async def _hand_over(self, consumer: AIOKafkaConsumer, used: Used) -> None:
+        """As a worker does it: steps 5 and 6 of `stream_app.checkpoint`. What is read again says nothing twice."""
+        last = self.pipeline.checkpoint(Swap(used.digest, 0, used.at, 0, self.pipeline.spec.bundle))
+        self.pipeline.committed(last)
+        self.pipeline = Pipeline(_spec(self.place, self.part, used, self.pipeline.spec.store))
         self.pipeline.restore(last.offset, last.metadata)
-        self.results.turn_to(self.place.opened(new))
-        async for batch in self._records(consumer, last.offset, at):
+        self.results.turn_to(self.place.opened(used))
+        async for batch in self._records(consumer, last.offset, used.at):
             self._take(self.pipeline.step(batch), reported=False)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from stream_app.errors import BrokerUnreachable, ConfigurationError, TailraceError, UsageError
 from stream_app.replay.bundles import Used
@@ -95,15 +95,17 @@ async def _follow(lines: asyncio.StreamReader, part: Part, progressed: Callable[
 # --- the process ----------------------------------------------------------------------------------------------------
 
 
-def main(shared: Shared) -> int:
-    """Does the parts that come on standard input."""
+def main(shared: Shared) -> NoReturn:
+    """Does the parts that come on standard input, until it ends."""
     from models.detector import Detector
     from stream_app.cli.connection import connection
     from stream_app.live.worker import keep_freed_memory
     from stream_app.opening import open_bundle
+    from stream_app.replay.folder import quiet_of
     from stream_app.replay.settings import of_topic
 
     keep_freed_memory()
+    folder = Path(shared.folder)
     config = of_topic(connection(Path(shared.config) if shared.config else None, shared.brokers), shared.topic)
     opened: dict[str, Detector] = {}
 
@@ -112,11 +114,19 @@ def main(shared: Shared) -> int:
             opened[used.path] = open_bundle(Path(used.path), used.digest)
         return opened[used.path]
 
-    place = Place(config, shared.topic, Path(shared.folder), detector)
-    for part in _parts():
-        asyncio.run(run_part(place, part, _teller(part)))
-        _say(read=part.slice.end - part.slice.warm_up, done=True)
-    return 0
+    asyncio.run(_work(Place(config, shared.topic, folder, detector, quiet_of(folder))))
+
+
+async def _work(place: Place) -> NoReturn:
+    """One consumer reads all parts: to begin one takes longer than a small part."""
+    from stream_app.live.topic_batches import consumer_of
+
+    parts = _parts()
+    async with consumer_of(place.config) as consumer:
+        while True:
+            part = await asyncio.to_thread(next, parts)
+            await run_part(place, part, consumer, _teller(part))
+            _say(read=part.slice.end - part.slice.warm_up, done=True)
 
 
 def _parts() -> Iterator[Part]:
@@ -153,7 +163,7 @@ def _say(**words: Any) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(Shared(**json.loads(sys.argv[1]))))
+        main(Shared(**json.loads(sys.argv[1])))
     except TailraceError as problem:
         _say(error=str(problem), code=problem.exit_code)
     except Exception as problem:  # the parent tells it, as it tells its own

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _ISO_UNITS_MS = (86_400_000, 3_600_000, 60_000, 1_000)
 class Range:
     """Half-open in time; within one partition closed in offsets; or from an offset of each partition that is named.
 
-    None: from the first, to the end of now.
+    None: from the first, to the end of now. `last_ms`: from so long before now on, whenever that is asked.
     """
 
     start_ms: int | None = None
@@ -34,6 +34,7 @@ class Range:
     first_offset: int | None = None
     last_offset: int | None = None
     starts: tuple[tuple[int, int], ...] = ()  # partition, first offset; other partitions are left out
+    last_ms: int | None = None
 
     def __post_init__(self) -> None:
         by_offset = self.first_offset is not None or self.last_offset is not None
@@ -55,6 +56,10 @@ class Range:
     def first_of(self, partition: int) -> int | None:
         """The first offset asked for by number."""
         return dict(self.starts).get(partition, self.first_offset)
+
+    def at(self, now_ms: int) -> Range:
+        """The range as it is at a moment."""
+        return self if self.last_ms is None else replace(self, start_ms=now_ms - self.last_ms, last_ms=None)
 
     def as_dict(self) -> dict[str, Any]:
         """What was given, without what was not."""

@@ -18,7 +18,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from stream_app.cli.output import progress
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError
 from stream_app.ledger import Accounting
+from stream_app.live.orders import in_effect
+from stream_app.live.topic_batches import consumer_of
 from stream_app.replay import folder
 from stream_app.replay.bundles import Named, open_models
 from stream_app.replay.difference import Difference, difference, write
@@ -88,11 +90,16 @@ def replay(order: Order, say: Say = lambda line: None) -> Replayed:
 def replay_here(order: Order, config: Config, models: tuple[Named, ...], say: Say = lambda line: None) -> Replayed:
     """As `replay`, in this process, with detectors that are open already."""
     config, opened = of_topic(config, order.topic), {named.path: named.detector for named in models}
-    place = Place(config, order.topic, order.out / folder.WORK, lambda used: opened[used.path])
+    work = order.out / folder.WORK
+
+    async def all_of(waiting: list[Part], tell: Callable[[int], None]) -> None:
+        place = Place(config, order.topic, work, lambda used: opened[used.path], folder.quiet_of(work))
+        async with consumer_of(config) as consumer:
+            for part in waiting:
+                await run_part(place, part, consumer, tell)
 
     def parts(waiting: list[Part], tell: Callable[[int], None]) -> None:
-        for part in waiting:
-            asyncio.run(run_part(place, part, tell))
+        asyncio.run(all_of(waiting, tell))
 
     return _replay(_Run(order, config, models, parts, say))
 
@@ -137,7 +144,7 @@ def _replay(run: _Run) -> Replayed:
             if folder.is_finished(out):
                 run.say(f"{out} holds an earlier replay, which is replaced")
             plan = _find(run.order, run.config, run.models)
-            folder.begin(out, run.request, plan)
+            folder.begin(out, run.request, plan, asyncio.run(in_effect(run.config)))
         for note in plan.notes:
             run.say(note)
         parts = [_part(named, s) for named in run.models for s in plan.slices]
@@ -212,7 +219,8 @@ def _find(order: Order, config: Config, models: tuple[Named, ...]) -> Plan:
     if len(kinds) > 1:
         raise ConfigurationError("one of the models is of sensors and the other of tokens; they read different topics")
     warm = order.warm_up_ms if order.warm_up_ms is not None else warm_up_ms(models)
-    return asyncio.run(find(config, order.topic, order.span, warm))
+    plan = asyncio.run(find(config, order.topic, order.span, warm))
+    return replace(plan, notes=(*plan.notes, *(note for named in models for note in named.notes)))
 
 
 def warm_up_ms(models: tuple[Named, ...]) -> int:
