@@ -129,12 +129,29 @@ def open_detector(folder: Path, digest: str | None = None) -> Detector:
         detector: Detector = module.open_bundle(bundle)
         _check_sensors(bundle.golden.scenes, len(detector.sensors))
         golden = golden_of(detector, bundle.golden.scenes)
-    except BundleProblem:
-        raise
+    except BundleProblem as problem:
+        raise BundleProblem(f"{problem}{_written_by(bundle.lineage)}", problem.reason) from None
     except _WRONG_NUMBERS as problem:
-        raise BundleProblem(f"{folder / MANIFEST} does not describe a detector of {bundle.kind}: {problem!r}") from None
+        raise _not_a_detector(folder / MANIFEST, bundle, problem) from None
     _check_golden(golden.scores, bundle.golden.scores)
     return detector
+
+
+def _not_a_detector(path: Path, bundle: Bundle, problem: Exception) -> BundleProblem:
+    """What is said where settings are as they were written, and can't be read: another version wrote them."""
+    by = _written_by(bundle.lineage)
+    if isinstance(problem, KeyError) and problem.args:
+        return BundleProblem(
+            f"{path} has no {problem.args[0]!r} in its settings, as this version needs it{by}", "schema"
+        )
+    return BundleProblem(f"{path} does not describe a detector of {bundle.kind}: {problem!r}{by}")
+
+
+def _written_by(lineage: Mapping[str, Any]) -> str:
+    """Who wrote the bundle and what to do, at the end of a sentence."""
+    written = lineage.get("tailrace")
+    by = f" (Tailrace {written} wrote it)" if isinstance(written, str) and len(written) < 80 else ""
+    return f"{by}. Train the detector again with this version, or open it with the one that wrote it"
 
 
 def golden_of(detector: Detector, scenes: Scenes) -> Golden:
@@ -192,13 +209,14 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as problem:  # 1e999 is read, but can't be written
         raise BundleProblem(f"{path} is not a JSON object: {problem}") from None
     if manifest.get("schema_version") != SCHEMA_VERSION:
-        raise BundleProblem(f"{path} is not a bundle of schema version {SCHEMA_VERSION}", "schema")
+        found = f"{path} is not a bundle of schema version {SCHEMA_VERSION}, but {manifest.get('schema_version')!r:.20}"
+        raise BundleProblem(found + _written_by({}), "schema")
     if manifest.get("kind") not in list(KINDS):
         raise BundleProblem(f"{path} is of kind {manifest.get('kind')!r:.80}; known are {', '.join(KINDS)}")
     if manifest.get("digest") != digest:
         raise BundleProblem(f"{path} was changed after it was written: its digest is another", "digest")
     if wrong := [name for name, form in _FORM.items() if not isinstance(manifest.get(name), form)]:
-        raise BundleProblem(f"{path} has no {', '.join(wrong)}")
+        raise BundleProblem(f"{path} has no {', '.join(wrong)}: another version wrote it. Train the detector again")
     return manifest
 
 

@@ -39,6 +39,7 @@ from models.rates import BINS
 from models.sensors import Fitted, Scaling, SensorDetector
 
 PER_SENSOR = ("centre", "scale", "std_centre", "std_scale", "slope_centre", "slope_scale")
+VIEWS = ("squashed", "wide", "linear")
 DISTANCES = ("distance", "distance_short", "shape")
 OWN_BYTES_MAX = 900_000  # of an entity's references of its own: its state is one record of a changelog
 OF_FUSION = ("fusion_forecast", "fusion_masked")
@@ -188,8 +189,9 @@ def _unpack_part(name: str, about: tuple[dict[str, Any], Networks], arrays: Arra
         return ResidualPart(ridge.Subspace(own["centre"], own["components"]), _shape(shape))
     if name == "reconstruction":
         return ReconstructionPart(ridge.Reconstruction(_inputs(shape), own["inverse"], own["solution"], own["rms"]))
-    view = {"squashed": "squashed", "wide": "wide", "linear": "linear"}[shape["view"]]
-    return DistancePart(own["points"], _shape(shape), view)
+    if shape["view"] not in VIEWS:
+        raise ValueError(f"{shape['view']!r:.40} is not one of the views {', '.join(VIEWS)}")
+    return DistancePart(own["points"], _shape(shape), shape["view"])
 
 
 def _shape(shape: dict[str, Any]) -> PatchShape:

@@ -79,6 +79,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edit(f / MANIFEST, lambda m: m["settings"]["fitted"].update(sensors=7)),
         "does not describe",
     ),
+    "an older version's settings": (
+        lambda f: edit(f / MANIFEST, lambda m: m["settings"]["fitted"].pop("networks")),
+        r"has no 'networks' in its settings, as this version needs it.*\. Train the detector again with this version",
+    ),
+    "an older version's arrays": (
+        lambda f: edit(f / MANIFEST, lambda m: m["settings"]["fitted"].update(encoder="none")),
+        r"\. Train the detector again",
+    ),
     "an impossible risk": (
         lambda f: edit(f / MANIFEST, lambda m: m["settings"].update(risk=2)),
         "does not describe",
