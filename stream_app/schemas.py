@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from stream_app.alerts.alert import Alert, Cluster, Input
 from stream_app.drift.entities import DriftEvent
 from stream_app.errors import ConfigurationError
+from stream_app.handovers import AgreementTold, BesideTold, SwapTold
 from stream_app.model_store.pointers import Pointer
 from stream_app.records.json_forms import Chunk, OneSample, OneToken, Several, Tokens
 
@@ -101,6 +102,23 @@ TOPICS: Mapping[str, Topic] = {
     "drift": Topic("drift", "Lasting changes of scores.", (DriftEvent,), "The entity; empty for all.", True),
     "models": Topic(
         "models", "Versions of detectors, and which one serves.", (Pointer,), "DETECTOR/VERSION.", False, True
+    ),
+    "swaps": Topic(
+        "models-swaps",
+        "From which offset on which bundle scores a partition, or judges beside the live one. Named after the topic of "
+        "models.",
+        (SwapTold, BesideTold),
+        "GROUP/TOPIC/PARTITION/OFFSET/AT_MS, or with `shadow` for the last.",
+        True,
+        True,
+    ),
+    "agreement": Topic(
+        "models-agreement",
+        "How a version in shadow agrees with the live one. Named after the topic of models.",
+        (AgreementTold,),
+        "GROUP/TOPIC/PARTITION.",
+        True,
+        True,
     ),
     "control": Topic("control", "Orders to workers.", (Control,), "The detector.", False),
     "feedback": Topic("feedback", "Labelled intervals.", (Feedback,), "The entity.", False),

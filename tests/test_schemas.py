@@ -20,11 +20,14 @@ from models.scenes import no_scenes
 from stream_app import schemas
 from stream_app.alerts.alert import Alert, AlertSensor, Cluster, Input, Speaker
 from stream_app.alerts.wire import encode_alert, encode_drift, score_rows
+from stream_app.checkpoint import Swap
 from stream_app.drift.entities import DriftEvent
 from stream_app.errors import ConfigurationError
+from stream_app.handovers import Place
 from stream_app.judging import ScoredWindows
 from stream_app.keys import Keys
 from stream_app.records.decoder import Decoder, DecoderSettings
+from stream_app.shadow import Agreement, Beside
 from stream_app.threshold.judgement import Judged
 from tests.records_rig import batch
 from tests.test_records_laws import good, records
@@ -138,6 +141,25 @@ def test_drift_events_as_they_are_written_are_valid() -> None:
     assert valid("drift", json.loads(encode_drift(event)))
 
 
+def test_swaps_and_agreement_as_they_are_told_are_valid() -> None:
+    place = Place("pump", "pump", "samples", 3)
+    for swap in (Swap("sha256:b", 2, 70, 1_700_000_000_000, "sha256:a"), Swap("sha256:b", 2, 70, 1_700_000_000_000)):
+        told = place.swap(swap)
+        body = json.loads(told.value())
+        assert valid("swaps", body)
+        assert (body["from"], body["to"], body["offset"]) == (swap.origin or None, "sha256:b", 70)
+        assert told.key == b"pump/samples/3/70/1700000000000"
+    for digest in ("sha256:b", None):
+        beside = place.beside(Beside(70, digest, 2), 1_700_000_000_000)
+        assert valid("swaps", json.loads(beside.value()))
+        assert (json.loads(beside.value())["shadow"], beside.key) == (digest, b"pump/samples/3/70/shadow")
+    agreed = place.agreement("sha256:b", Agreement(10, 9, 1, 0, 1, 0, 0.1, 0, 0, 0.5))
+    body = json.loads(agreed.value())
+    assert valid("agreement", body)
+    assert not valid("agreement", body | {"partition": "3"})
+    assert (body["shadow"], body["windows"], body["alike"], agreed.key) == ("sha256:b", 10, 9, b"pump/samples/3")
+
+
 def test_scores_as_they_are_written_are_valid() -> None:
     for _, value in score_rows(window(), "samples", 0):
         assert valid("scores", json.loads(value)), json.loads(value)
@@ -210,5 +232,6 @@ def window() -> ScoredWindows:
         confidence=one,
         warming=~false,
         episode_worse=false,
+        tail_shape=one * math.nan,
     )
     return ScoredWindows(scenes, scored, judged, ("p1",), Speaker("pump", "0" * 64, ("forecast", "distance")))

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
@@ -21,12 +20,13 @@ from stream_app.alerts.wire import alert_headers, encode_alert, encode_drift, sc
 from stream_app.checkpoint import Swap
 from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable
+from stream_app.handovers import Place
 from stream_app.live.preflight import agreement_topic, changelog_topic, shadow_topic
 from stream_app.model_store.places import swaps_topic
 from stream_app.pipeline import Result
 from stream_app.records import letters
 from stream_app.samples import DeadLetter, Headers, RawBatch
-from stream_app.shadow import Beside
+from stream_app.shadow import Agreement, Beside
 
 # Long enough to fill a batch, short against everything a person notices.
 _LINGER_MS = 5
@@ -87,12 +87,10 @@ class Publisher:
         if topics.scores is not None:
             await self._send_scores(shadow_topic(topics.scores), result, (topic, partition))
 
-    async def tell_shadow(self, topic: str, partition: int, told: Mapping[str, Any]) -> None:
-        """How live and shadow agree on a source partition so far; the newest such record counts."""
-        config = self._config
-        place = {"detector": config.detector, "group": config.group_id, "topic": topic, "partition": partition}
-        key = f"{config.group_id}/{topic}/{partition}".encode()
-        await self._send(agreement_topic(config), key, orjson.dumps(place | dict(told)))
+    async def tell_shadow(self, topic: str, partition: int, shadow: str, sums: Agreement) -> None:
+        """How live and the shadow of this digest agree on a source partition so far."""
+        told = self._place(topic, partition).agreement(shadow, sums)
+        await self._send(agreement_topic(self._config), told.key, told.value())
 
     async def _send_alerts(self, topic: str, result: Result) -> None:
         for alert in result.alerts:
@@ -113,22 +111,14 @@ class Publisher:
         await self._send_many(changelog_topic(self._config, topic), partition, states.items())
 
     async def tell_swap(self, topic: str, partition: int, swap: Swap) -> None:
-        """From which offset on another bundle scores a partition; told again, it is the same record."""
-        config = self._config
-        place = {"detector": config.detector, "group": config.group_id, "topic": topic, "partition": partition}
-        which = {"offset": swap.at, "from": swap.origin or None, "to": swap.to, "version": swap.version}
-        which |= {"missed": swap.missed} if swap.missed else {}
-        # With the time: a version that is rolled back at once gives way at the offset at which it began.
-        key = f"{config.group_id}/{topic}/{partition}/{swap.at}/{swap.at_ms}".encode()
-        await self._send(swaps_topic(config), key, orjson.dumps(place | which | {"at_ms": swap.at_ms}))
+        """From which offset on another bundle scores a partition."""
+        told = self._place(topic, partition).swap(swap)
+        await self._send(swaps_topic(self._config), told.key, told.value())
 
     async def tell_beside(self, topic: str, partition: int, beside: Beside) -> None:
         """From which offset on a version judges beside the live one, or none: what it has learned when it goes live."""
-        config = self._config
-        place = {"detector": config.detector, "group": config.group_id, "topic": topic, "partition": partition}
-        key = f"{config.group_id}/{topic}/{partition}/{beside.at}/shadow".encode()
-        which = {"offset": beside.at, "shadow": beside.digest, "version": beside.version}
-        await self._send(swaps_topic(config), key, orjson.dumps(place | which | {"at_ms": time.time_ns() // 1_000_000}))
+        told = self._place(topic, partition).beside(beside, time.time_ns() // 1_000_000)
+        await self._send(swaps_topic(self._config), told.key, told.value())
 
     async def flush(self) -> None:
         """Waits until everything sent is acknowledged by all replicas.
@@ -204,6 +194,9 @@ class Publisher:
         await self._send(topic, entity.encode(), None, told, records.partition % await self._count(topic))
 
     # --- partitions ------------------------------------------------------------------------------------------------
+
+    def _place(self, topic: str, partition: int) -> Place:
+        return Place(self._config.detector, self._config.group_id, topic, partition)
 
     async def _partition(self, topic: str, entity: str) -> int:
         """The partition that Java's default partitioner gives an entity, whatever the record's key is."""

@@ -13,11 +13,10 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
 from aiokafka import TopicPartition
 
-from stream_app.live.observe import Metrics
+from stream_app.live.metrics import Metrics
 from stream_app.live.publish import Publisher
 from stream_app.shadow import Agreement, Shadow
 
@@ -61,7 +60,7 @@ class Shadowing:
         untold, self._untold = self._untold, set()
         for tp in untold:
             bundle, total = self._sums[tp]
-            await self._publisher.tell_shadow(tp.topic, tp.partition, {"shadow": bundle, **asdict(total)})
+            await self._publisher.tell_shadow(tp.topic, tp.partition, bundle, total)
 
     def shut(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
