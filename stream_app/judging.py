@@ -176,6 +176,22 @@ def risk_of(config: Config, detector: Detector) -> float:
     return min(0.1, alarms.at_most * detector.windows.stride_us / period_us)
 
 
+@dataclass(frozen=True)
+class AlarmRate:
+    """False episodes that an entity may have in a `per`: a day, a week, or where windows are counted one window."""
+
+    episodes: float
+    per: str
+    windows: float  # of an entity in a `per`
+
+
+def rate_of(config: Config, detector: Detector) -> AlarmRate:
+    """The promise in the unit of the settings. Raises ConfigurationError as `risk_of`."""
+    counted, per = detector.windows.counted, config.alarms.per
+    windows = 1.0 if counted else PERIODS_US[per] / detector.windows.stride_us
+    return AlarmRate(risk_of(config, detector) * windows, "window" if counted else per, windows)
+
+
 def layout_of(spec: PipelineSpec) -> Layout:
     """What the packed state of an entity is made of: what belongs to the bundle apart from what outlives it."""
     if spec.detector is None:

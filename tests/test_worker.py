@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import signal
 import time
 import urllib.error
@@ -18,6 +19,7 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata
 from live import START_MS, Live, WorkerProcess, apart, produce, read_all, stream
 from prometheus_client.parser import text_string_to_metric_families
@@ -218,6 +220,33 @@ def test_an_offset_beyond_the_end_is_told_as_a_topic_made_anew(live: Live) -> No
     assert "made anew" in worker.said()
 
 
+def test_records_that_retention_took_before_they_were_read_are_told_and_the_rest_is_accounted_for(live: Live) -> None:
+    """offset  0 ---- committed ---- first kept ---- end: what lies between the first two is gone."""
+    live.finish()
+    (before, other), n = live.status(), 400
+    committed, first, end = before["offset"], before["offset"] + n, before["accounting"]["samples_read"]
+    later = [(b"e0", value, stamp) for _, value, stamp in stream(1500, entities=1, seed=5)[700:]]
+    produce(live.bootstrap, live.topic, later, PARTITIONS)
+    tp = TopicPartition(live.topic, 0)
+
+    async def delete() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=live.bootstrap)
+        await admin.start()
+        await admin.delete_records({tp: RecordsToDelete(before_offset=first)})
+        await admin.close()
+
+    apart(delete)
+    assert live.status()[0]["lag"] == end + len(later) - first
+    live.finish()
+    after, same = live.status()
+    (told,) = [event for event in live.processes[-1].events() if "lost to retention" in event["event"]]
+    assert (told["topic"], told["partition"], told["n"]) == (live.topic, 0, n)
+    assert after["accounting"]["samples_read"] == committed + end + len(later) - first
+    assert live.accounting()["samples_read"] + n == len(RECORDS) + len(later)
+    assert after["lag"] == 0
+    assert same == other, "the other partition has lost nothing"
+
+
 def test_a_dead_letter_that_can_not_be_written_stops_the_worker_before_it_commits(live: Live) -> None:
     letters = f"{live.topic}-dlt"
     ensure_topics(live.bootstrap, {letters: TopicShape(PARTITIONS, settings={"max.message.bytes": "80"})})
@@ -248,6 +277,13 @@ def test_probes_and_metrics_say_how_a_worker_is(live: Live) -> None:
     assert found["windows_scored_total"] > 0
     assert found["score_nonfinite_total"] == 0
     assert found["model_version_infoplain-1"] == 1
+    assert found["tailrace_alarm_rate_promisedweek"] == pytest.approx(0.01 * 604_800 / 2), "by the detector's risk"
+    assert found["tailrace_alarm_rate_observedweek"] == pytest.approx(
+        found["alarm_episodes_total"] / found["tailrace_alarm_rate_spanweek"]
+    )
+    for name in ("threshold", "tail_shape", "model_age_seconds", "event_time_lag_seconds", "e2e_latency_seconds_count"):
+        assert math.isfinite(found[name]), name
+    assert found["records_lost_total"] == 0
     assert worker.terminate() == 0
 
 

@@ -19,7 +19,7 @@ import structlog
 from models.detector import Detector
 from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable, BundleRefused, ConfigurationError
-from stream_app.live.observe import Metrics
+from stream_app.live.metrics import Metrics
 from stream_app.model_store.fetching import fetch
 from stream_app.model_store.history import History
 from stream_app.model_store.places import Reference, cache_folder, reference

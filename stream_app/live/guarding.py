@@ -20,7 +20,7 @@ from stream_app.config import Config
 from stream_app.errors import TailraceError
 from stream_app.judging import risk_of
 from stream_app.live.following import Model
-from stream_app.live.observe import Metrics
+from stream_app.live.metrics import Metrics
 from stream_app.model_store.history import History
 from stream_app.model_store.places import reference
 from stream_app.model_store.pointers import Pointer

@@ -26,7 +26,7 @@ from stream_app.live.fetching import BATCHES_AHEAD
 from stream_app.live.following import Model, Models
 from stream_app.live.guarding import Guard
 from stream_app.live.leases import Lease
-from stream_app.live.observe import Metrics
+from stream_app.live.metrics import Metrics
 from stream_app.live.publish import Publisher
 from stream_app.live.shadowing import Shadowing
 from stream_app.pipeline import Pipeline, PipelineSpec
@@ -176,7 +176,10 @@ async def start_of(models: Models, commit: OffsetAndMetadata, lease: Lease, end:
 
 
 def where_to_start(tp: TopicPartition, commit: OffsetAndMetadata | None, first: int, end: int) -> OffsetAndMetadata:
-    """The committed offset, or the first there is. Raises ConfigurationError where the commit is not of this topic."""
+    """The committed offset, or the first that is kept where that is later.
+
+    Raises ConfigurationError where the commit is not of this topic.
+    """
     if commit is None:
         return OffsetAndMetadata(first, "")
     if commit.offset > end:
@@ -186,11 +189,11 @@ def where_to_start(tp: TopicPartition, commit: OffsetAndMetadata | None, first: 
             " another `group`"
         )
     if commit.offset < first:
-        tell_lost(tp, first - commit.offset)
         return OffsetAndMetadata(first, commit.metadata)
     return commit
 
 
-def tell_lost(tp: TopicPartition, lost: int) -> None:
+def tell_lost(tp: TopicPartition, lost: int, metrics: Metrics) -> None:
     """Retention was shorter than our absence; nothing can be done, but everybody should know."""
+    metrics.lost.inc(lost)
     log.error("records lost to retention before they were read", topic=tp.topic, partition=tp.partition, n=lost)

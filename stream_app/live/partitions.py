@@ -23,6 +23,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from stream_app.checkpoint import Swap
 from stream_app.errors import BrokerUnreachable
+from stream_app.judging import rate_of
 from stream_app.live.fetching import Fetched
 from stream_app.live.following import Model
 from stream_app.live.held import Held, Hosting, Kafka, Progress, Start, start_of, tell_lost, where_to_start
@@ -148,6 +149,8 @@ class Partitions:
         starts: dict[Any, Start] = {}
         for tp, commit in commits.items():
             begin = where_to_start(tp, commit, *bounds[tp])
+            if commit is not None and begin.offset > commit.offset:
+                tell_lost(tp, begin.offset - commit.offset, self.hosting.metrics)
             starts[tp] = start = await start_of(models, begin, lease, bounds[tp][1])
             if start.commit is not begin:  # the choice of the first bundle
                 await self._commit({tp: start.commit}, lease)
@@ -200,7 +203,7 @@ class Partitions:
         """Whether the records in between are gone for good. If not, they are asked for, and this batch is dropped."""
         first, _ = (await self.kafka.bounds([tp]))[tp]
         if fetched.position == first > held.position:
-            tell_lost(tp, first - held.position)
+            tell_lost(tp, first - held.position, self.hosting.metrics)
             return True
         log.info("batch out of turn", topic=tp.topic, partition=tp.partition, at=fetched.position, want=held.position)
         await self.kafka.seek_all({tp: held.position})
@@ -303,6 +306,9 @@ class Partitions:
     def _show_models(self) -> None:
         used = {(held.start.model.digest, held.start.model.version) for held in self._held.values()}
         self.hosting.metrics.use_models(used)
+        live = self.hosting.models.live
+        if live.detector is not None:
+            self.hosting.metrics.promise(live.digest, rate_of(self.hosting.config, live.detector))
 
     def _drop(self, news: Fenced) -> None:
         self._held = {}

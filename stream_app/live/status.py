@@ -61,6 +61,6 @@ def _one(tp: TopicPartition, commit: OffsetAndMetadata | None, first: int, end: 
         "topic": tp.topic,
         "partition": tp.partition,
         "offset": offset,
-        "lag": max(0, end - read_to),
+        "lag": max(0, end - max(read_to, first)),  # what retention took is not read any more
         "accounting": books.as_dict(),
     }

@@ -27,7 +27,8 @@ from stream_app.live import preflight
 from stream_app.live.following import Models, models_of
 from stream_app.live.guarding import Guard
 from stream_app.live.held import Hosting
-from stream_app.live.observe import Metrics, Probes
+from stream_app.live.metrics import Metrics
+from stream_app.live.observe import Probes
 from stream_app.live.orders import heard
 from stream_app.live.partitions import Partitions
 from stream_app.live.preflight import Plan

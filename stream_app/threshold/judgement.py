@@ -44,6 +44,7 @@ class Judged:
     confidence: F64  # [w] 0..1, how well the entity's own normal is known: one half after 500 windows
     warming: Bool  # [w]
     episode_worse: Bool  # [w] a start within an episode, which ends there: what was doubtful has become grave
+    tail_shape: F64  # [w] of the law in use; NaN while there is none
 
 
 class Trace:
@@ -72,6 +73,7 @@ class Trace:
             (c.age / (c.age + WARM_AFTER), 0.0),
             (np.where(c.borrowed > 0, own < WARM_AFTER, own * settings.risk < WARM_EPISODES) | ~has_tail, True),
             (self.worse, False),
+            (np.where(has_tail, c.tail_shape, np.nan), np.nan),
         )
         return Judged(*(_scatter(column, rows, n, missing) for column, missing in columns))
 
