@@ -21,11 +21,13 @@ DOORS = {
     "torch": ["models/*", "training/*"],
     "hdbscan": ["models/clusters.py", "training/*"],
     "river": ["stream_app/drift/*.py"],
-    # The wire codec: records coming in, alerts going out, the metadata of a commit, and the schemas of all of them.
+    # The wire codec: records coming in, alerts going out, the metadata of a commit, what is told of bundles, and the
+    # schemas of all of them.
     "msgspec": [
         "stream_app/records/*.py",
         "stream_app/alerts/wire.py",
         "stream_app/checkpoint.py",
+        "stream_app/handovers.py",
         "stream_app/model_store/pointers.py",
         "stream_app/schemas.py",
     ],

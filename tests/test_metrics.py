@@ -57,7 +57,7 @@ def test_promised_and_observed_stand_side_by_side_with_the_span_they_were_observ
     assert shown(metrics)["tailrace_alarm_rate_promisedday"] == pytest.approx(400)
     said = [result.windows for result in fed(metrics) if result.windows]
     windows, episodes = sum(len(w.entities) for w in said), sum(int(w.judged.episode_start.sum()) for w in said)
-    assert episodes >= 3
+    assert episodes >= 2
     found = shown(metrics)
     assert found["alarm_episodes_total"] == episodes
     assert found["windows_scored_total"] == windows
