@@ -129,6 +129,15 @@ def test_an_alert_says_what_happened() -> None:
     )
 
 
+def test_an_update_names_the_sensors_of_the_worst_window_that_was_told() -> None:
+    run, x = Run(), np.random.default_rng(0).normal(size=440)
+    x[400:] = [60.0, *np.full(39, 40.0)]
+    messages = run.step(x, np.arange(len(x)))
+    updates = [m for m in messages if m.status == "update"]
+    assert updates, "a long episode gives updates"
+    assert {(m.anomaly_score, m.sensors[0].actual) for m in updates} == {(60.0, 60.0)}
+
+
 def test_the_names_are_those_of_the_contract() -> None:
     contract = """alert_id status detector entity data_start_time data_end_time detected_at published_at anomaly_score
     threshold tail_probability anomaly_grade confidence state reason cluster sensors bundle inputs reproduce"""

@@ -50,7 +50,7 @@ INITIAL = np.zeros(
         ("confidence", np.float64),
         ("cluster", np.int32),
         ("membership_probability", np.float32),
-        # of the window that the last message explained
+        # of the worst window that a message told
         ("sensor", np.int32, SENSORS_KEPT),  # -1: none
         ("contribution", np.float32, SENSORS_KEPT),
         ("actual", np.float64, SENSORS_KEPT),  # NaN: unknown
@@ -144,7 +144,7 @@ class Episodes:
         start, end = rfc3339(row["start_us"]), rfc3339(row["end_us"])
         alert_id = _digest(o.detector, entity, int(row["start_us"]), int(row["position"]))
         label = o.cluster_names.get(int(row["cluster"]))
-        explained = scored is not None and status != "closed"
+        worst = scored is not None and status != "closed" and scored.score[i] >= row["score"]
         return Alert(
             alert_id=alert_id,
             status=status,
@@ -162,7 +162,7 @@ class Episodes:
             state="warming" if row["warming"] else "live",
             reason="tail",
             cluster=Cluster(int(row["cluster"]), float(row["membership_probability"]), label),
-            sensors=self._explain(row, scored.explain(i)) if explained and scored else self._explained(row),
+            sensors=self._explain(row, scored.explain(i)) if scored and worst else self._explained(row),
             bundle=o.bundle,
             inputs=(Input(o.topic, o.partition, int(row["first_offset"]), int(row["last_offset"])),),
             reproduce=_reproduce(o, int(row["first_offset"]), int(row["last_offset"]), alert_id),
