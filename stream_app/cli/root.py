@@ -101,6 +101,8 @@ def worker(
     ] = False,
 ) -> None:
     """The stream processor: source records in, alerts out."""
+    # Products of a batch are small: threads waiting for each other cost more than they give. Libraries read it on import.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     import asyncio
 
     from stream_app.config import load
