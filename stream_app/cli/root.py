@@ -101,7 +101,7 @@ def worker(
     ] = False,
 ) -> None:
     """The stream processor: source records in, alerts out."""
-    # Products of a batch are small: threads waiting for each other cost more than they give. Libraries read it on import.
+    # A batch is small: threads that wait for each other cost more than they give. Libraries read it when imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import asyncio
 
