@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from models.scenes import F32, I32, I64, Bool
 from models.stretches import BOS, UNK, Stretches
+from models.threads import each
 
 N_CLASSES_MAX = 1024  # several times what any set of system calls or log templates measured has
 WARM_UP = 8  # tokens of context before the first target; 16 or 32 rank no better, and cost a quarter more
@@ -102,9 +103,8 @@ def surprises(nets: TokenNets, stretches: Stretches, warm_up: int = WARM_UP) -> 
     nll, entropy = np.zeros(n_targets, np.float32), np.zeros(n_targets, np.float32)
     mean, last = (np.zeros((len(stretches), width), np.float32) for _ in range(2))
     out = Surprises(nll, entropy, mean, last)
-    with torch.inference_mode():
-        for lanes in lanes_of(stretches, nets.nets[0].settings.n_classes, warm_up):
-            _score(nets, lanes, out)
+    # Lanes write where no others do.
+    each(lambda lanes: _score(nets, lanes, out), lanes_of(stretches, nets.nets[0].settings.n_classes, warm_up))
     return out
 
 
@@ -147,6 +147,7 @@ def _side_by_side(stretch: I64, start: I64, size: I64, columns: tuple[I32, I32, 
     return Lanes(stretch, previous[at].astype(np.int64), alive, scored, tokens[chosen].astype(np.int64), place[chosen])
 
 
+@torch.inference_mode()
 def _score(nets: TokenNets, lanes: Lanes, out: Surprises) -> None:
     inputs, scored = torch.from_numpy(lanes.inputs), torch.from_numpy(lanes.scored)
     size = lanes.alive.sum(1)

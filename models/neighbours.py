@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.scenes import F32, F64, I64
+from models.threads import each
 
 GROUPS = 80  # disjoint groups whose minima bound the k-th distance; several times the k in use
 CELL = 1_250  # references per cell: few enough to stay in cache with a block of queries
@@ -58,9 +59,12 @@ def nearest(refs: References, queries: F64 | F32, k: int) -> tuple[F64, I64]:
     """
     k = min(k, len(refs.centred))
     distance, index = np.empty((len(queries), k)), np.empty((len(queries), k), np.int64)
-    for at in range(0, len(queries), QUERIES):
+
+    def block(at: int) -> None:
         here = slice(at, at + QUERIES)
         distance[here], index[here] = _block(refs, np.asarray(queries[here], np.float64) - refs.centre, k)
+
+    each(block, range(0, len(queries), QUERIES))
     return distance, index
 
 

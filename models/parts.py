@@ -169,8 +169,7 @@ class DistancePart:
         if not pattern.any():
             return np.zeros((self.shape.sensors, 1))
         columns = np.repeat(pattern, self.shape.bins)
-        gaps = self.points[:, columns] - x[:, columns]  # one query: no need of what makes many cheap
-        closest = int(np.einsum("ij,ij->i", gaps, gaps, dtype=np.float64).argmin())
+        closest = nearest(_references(self, pattern.tobytes()), x[:, columns], 1)[1][0, 0]
         gap = np.where(columns, (x[0] - self.points[closest]).astype(np.float64) ** 2, 0)
         return gap.reshape(self.shape.sensors, self.shape.bins)
 
@@ -244,10 +243,12 @@ class ReconstructionPart:
     def shares(self, views: Views, at: int) -> F64:
         """What the sum of errors loses when a sensor is left out, as witness too: a faulty one spoils the others'."""
         present, where = views.present[at], np.array([at])
-        gap: F64 = ridge.errors(self.known, views.table, where, present)[0].astype(np.float64)
+        features = ridge.features(views.table, where, self.known.inputs)  # all the same, whoever is left out
+        gap: F64 = ridge.errors_of(self.known, features, views.table.mean[where], present)[0].astype(np.float64)
         if len(present) > WITNESSES_MAX:
             return gap[:, None]
-        rest = [ridge.errors(self.known, views.table, where, _but(present, c))[0].sum() for c in range(len(present))]
+        others = [_but(present, sensor) for sensor in range(len(present))]
+        rest = [ridge.errors_of(self.known, features, views.table.mean[where], seen)[0].sum() for seen in others]
         return np.where(present, np.maximum(gap.sum() - np.array(rest, np.float64), 0), 0)[:, None]
 
     def expected(self, views: Views, at: int) -> F32:

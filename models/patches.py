@@ -46,7 +46,8 @@ def patches(frames: F32, ends: I64, shape: PatchShape) -> F32:
     if not n:
         return np.empty((0, shape.width), np.float32)
     view = np.lib.stride_tricks.sliding_window_view(frames, size, axis=0)  # [f - size + 1, c, size], no copy
-    out = view[ends - size + 1].reshape(n, sensors, shape.bins, shape.group).mean(3, dtype=np.float32)
+    out = view[ends - size + 1].reshape(n, sensors, shape.bins, shape.group)
+    out = out.mean(3, dtype=np.float32) if shape.group > 1 else out[..., 0]
     if shape.level:
         out = out - shape.level * out.mean(2, keepdims=True)
     if shape.normal:

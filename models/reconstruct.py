@@ -125,7 +125,12 @@ def expected(known: Reconstruction, table: Table, at: I64, present: Bool) -> F32
 
 def errors(known: Reconstruction, table: Table, at: I64, present: Bool) -> F32:
     """(error / (held-out error + floor))^2. [n, c]; zero for the absent."""
-    gap = (table.mean[at] - expected(known, table, at, present)) / (known.rms + FLOOR)
+    return errors_of(known, features(table, at, known.inputs), table.mean[at], present)
+
+
+def errors_of(known: Reconstruction, x: F32, mean: F32, present: Bool) -> F32:
+    """As `errors`, of features [n, features] and what the sensors showed [n, c]."""
+    gap = (mean - x @ known.weights(present)) / (known.rms + FLOOR)
     return np.where(present, gap**2, 0).astype(np.float32)
 
 
