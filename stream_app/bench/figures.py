@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any
 
 from stream_app.bench import age as bench_age
+from stream_app.bench import detect as bench_detect
 from stream_app.bench import latency as bench_latency
 from stream_app.bench import replay as bench_replay
 from stream_app.bench import score as bench_score
@@ -49,6 +50,8 @@ INGESTS = {
 
 OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
     "score": bench_score.run,
+    "detect": bench_detect.run,
+    "tokens": bench_detect.run_tokens,
     "shadow": bench_shadow.run,
     "latency": bench_latency.run,
     "state": bench_state.run,

@@ -43,7 +43,9 @@ _COMMANDS: dict[str, Callable[[str, str, int], list[str]]] = {
     "aiokafka": lambda bootstrap, topic, count: _loop("json", bootstrap, topic, count),
     "aiokafka_chunks": lambda bootstrap, topic, count: _loop("chunks", bootstrap, topic, count),
     "aiokafka_arrow": lambda bootstrap, topic, count: _loop("arrow", bootstrap, topic, count),
-    "forest": lambda bootstrap, topic, count: _python("random_cut_forest.py", str(count)),
+    "forest": lambda bootstrap, topic, count: _python("random_cut_forest.py", str(count), "19", "60"),
+    "forest_frames": lambda bootstrap, topic, count: _python("random_cut_forest.py", str(count), "38", "1"),
+    "forest_learning": lambda bootstrap, topic, count: _python("random_cut_forest.py", str(count), "38", "1", "learn"),
 }
 PEERS = tuple(_COMMANDS)
 
@@ -55,7 +57,7 @@ class PeerFailed(TailraceError):
 def run_peer(name: str, bootstrap: str, topic: str, count: int) -> float:
     """Runs a peer over the first `count` records of the topic; gives its records per second.
 
-    `forest` reads no topic: it scores `count` windows. Raises ToolMissing if its environment can't be made, and
+    Forests read no topic: they score `count` windows. Raises ToolMissing if its environment can't be made, and
     PeerFailed if it ends badly or not in time.
     """
     command = _COMMANDS[name](bootstrap, topic, count)

@@ -66,14 +66,23 @@ def signals(n: int, sensors: int, seed: int) -> np.ndarray[Any, np.dtype[np.floa
 
 def train(folder: Path, values: np.ndarray[Any, np.dtype[np.float64]], period_us: int = 1_000_000) -> Path:
     """A bundle for sensors s0, s1, ... by the command that a user would take. Raises TailraceError."""
-    times = pa.array(START_MS * 1000 + np.arange(len(values)) * period_us, pa.timestamp("us", tz="UTC"))
-    table = pa.table({"t": times} | {f"s{i}": values[:, i] for i in range(values.shape[1])})
+    return train_on(folder, sensor_table(values, period_us))
+
+
+def train_on(folder: Path, table: pa.Table) -> Path:
+    """As `train`, on any table."""
     pq.write_table(table, folder / "train.parquet")
     command = [str(Path(sys.executable).with_name("tailrace")), "train", "--input", str(folder / "train.parquet")]
     done = subprocess.run([*command, "--out", str(folder / "bundle")], capture_output=True, text=True, check=False)
     if done.returncode:
         raise TailraceError(f"the bundle for the benchmark could not be trained: {done.stderr.strip()[-200:]}")
     return folder / "bundle"
+
+
+def sensor_table(values: np.ndarray[Any, np.dtype[np.float64]], period_us: int) -> pa.Table:
+    """Samples [sample, sensor] as a wide file has them."""
+    times = pa.array(START_MS * 1000 + np.arange(len(values)) * period_us, pa.timestamp("us", tz="UTC"))
+    return pa.table({"t": times} | {f"s{i}": values[:, i] for i in range(values.shape[1])})
 
 
 def records(load: Load) -> Iterator[Record]:

@@ -1,8 +1,8 @@
-"""Peer: a random cut forest in Rust (krcf) that scores windows of 19 sensors x 60 samples, one at a time, one thread.
+"""Peer: a random cut forest in Rust (krcf) that scores windows of some sensors and samples, one at a time, one thread.
 
-Run as a script in the peers' environment: `random_cut_forest.py COUNT`. It prints one JSON line
-`{"records": n, "seconds": s}`: windows scored by a full forest, which does not learn from them (learning would make it
-slower). 50 trees of 256 points are the settings its authors and OpenSearch run with.
+Run as a script in the peers' environment: `random_cut_forest.py COUNT SENSORS SAMPLES [learn]`. It prints one JSON line
+`{"records": n, "seconds": s}`: windows scored by a full forest, which does not learn from them unless asked to, since
+that makes it slower. 50 trees of 256 points are the settings its authors and OpenSearch run with.
 """
 
 from __future__ import annotations
@@ -14,30 +14,29 @@ import time
 import numpy as np
 from krcf import RandomCutForest  # type: ignore[import-not-found, unused-ignore]
 
-N_SENSORS = 19
-N_SAMPLES = 60
 N_TREES = 50
 TREE_POINTS = 256
 # Twice the sample of a tree: every tree is full and has begun to replace points.
 N_LEARNED = 2 * TREE_POINTS
 
 
-def windows(count: int, random: np.random.Generator) -> list[list[float]]:
+def windows(count: int, shape: tuple[int, int], random: np.random.Generator) -> list[list[float]]:
     """Gives `count` windows flattened to `[sensor * sample]`: sines of the sensor's own period, with noise."""
-    phases = random.uniform(0, 2 * np.pi, (count, N_SENSORS, 1))
-    periods = np.arange(5, 5 + N_SENSORS)[None, :, None]
-    signal = np.sin(2 * np.pi * np.arange(N_SAMPLES) / periods + phases)
+    sensors, samples = shape
+    phases = random.uniform(0, 2 * np.pi, (count, sensors, 1))
+    periods = np.arange(5, 5 + sensors)[None, :, None]
+    signal = np.sin(2 * np.pi * np.arange(samples) / periods + phases)
     noisy = signal + 0.1 * random.standard_normal(signal.shape)
     drawn: list[list[float]] = noisy.reshape(count, -1).tolist()
     return drawn
 
 
-def score(count: int) -> float:
+def score(count: int, shape: tuple[int, int], learns: bool) -> float:
     """Scores `count` windows by a forest that has learned; gives the seconds they took."""
     random = np.random.default_rng(7)
     forest = RandomCutForest(
         {
-            "dimensions": N_SENSORS * N_SAMPLES,
+            "dimensions": shape[0] * shape[1],
             "shingle_size": 1,
             "num_trees": N_TREES,
             "sample_size": TREE_POINTS,
@@ -46,15 +45,18 @@ def score(count: int) -> float:
             "parallel_execution_enabled": False,
         }
     )
-    for window in windows(N_LEARNED, random):
+    for window in windows(N_LEARNED, shape, random):
         forest.update(window)
-    scored = windows(count, random)
+    scored = windows(count, shape, random)
     started = time.perf_counter()
     for window in scored:
         forest.score(window)
+        if learns:
+            forest.update(window)
     return time.perf_counter() - started
 
 
 if __name__ == "__main__":
     wanted = int(sys.argv[1])
-    print(json.dumps({"records": wanted, "seconds": score(wanted)}))
+    took = score(wanted, (int(sys.argv[2]), int(sys.argv[3])), sys.argv[4:] == ["learn"])
+    print(json.dumps({"records": wanted, "seconds": took}))
