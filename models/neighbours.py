@@ -18,8 +18,9 @@ from models.scenes import F32, F64, I64
 from models.threads import each
 
 GROUPS = 80  # disjoint groups whose minima bound the k-th distance; several times the k in use
-CELL = 1_250  # references per cell: few enough to stay in cache with a block of queries
-QUERIES = 1_024  # per block
+CELL = 900  # references per cell: few enough to stay in cache with a block of queries
+QUERIES = 512  # per block, so that two threads share a thousand
+WIDE = 8  # times k: rows of more candidates are not sorted one by one
 ROUNDING = 1e-5  # of float32 products of centred points, relative to the squared lengths: 80 units in the last place
 
 
@@ -35,12 +36,24 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Balls:
+    """The cells' balls, side by side. [cells]"""
+
+    centres: F64  # [cells, d]
+    squares: F64  # |centre|^2
+    radii: F64
+    longest: F64
+    sizes: I64
+
+
+@dataclass(frozen=True)
 class References:
     """Points to measure from. Made by `references`."""
 
     centred: F64  # [n, d] the points less their centre
     centre: F64  # [d]
     cells: tuple[Cell, ...]
+    balls: Balls
 
 
 def references(points: F64) -> References:
@@ -49,7 +62,10 @@ def references(points: F64) -> References:
     centre = points.mean(0)
     x = points - centre
     home = _balls(x, max(1, len(x) // CELL - 1))  # below two cells' worth one product is cheaper than two
-    return References(x, centre, tuple(_cell(x, np.flatnonzero(home == c)) for c in np.unique(home)))
+    cells = tuple(_cell(x, np.flatnonzero(home == c)) for c in np.unique(home))
+    centres, sizes = np.stack([cell.centre for cell in cells]), np.array([len(cell.index) for cell in cells])
+    radii, longest = np.array([cell.radius for cell in cells]), np.array([cell.longest for cell in cells])
+    return References(x, centre, cells, Balls(centres, (centres**2).sum(1), radii, longest, sizes))
 
 
 def nearest(refs: References, queries: F64 | F32, k: int) -> tuple[F64, I64]:
@@ -77,21 +93,19 @@ def mean_distance(refs: References, queries: F64 | F32, k: int = 3) -> F64:
 def _block(refs: References, x: F64, k: int) -> tuple[F64, I64]:
     """`nearest` of one block of centred queries [q, d]."""
     product = np.concatenate([x, np.ones((len(x), 1))], 1).astype(np.float32)
-    length = np.einsum("ij,ij->i", x, x)
-    to_centre = np.stack([np.sqrt(((x - cell.centre) ** 2).sum(1)) for cell in refs.cells], 1)
-    large = np.array([len(cell.index) >= k for cell in refs.cells])
-    bound, kept = _bound(refs, (product, length), np.where(large, to_centre, np.inf), k)
+    length, balls = np.einsum("ij,ij->i", x, x), refs.balls
+    to_centre = np.sqrt(np.maximum(length[:, None] - 2 * (x @ balls.centres.T) + balls.squares, 0.0))
+    slack = ROUNDING * (length[:, None] + balls.longest)  # [q, cells]
+    bound, kept = _bound(refs, product, (np.where(balls.sizes >= k, to_centre, np.inf), slack), k)
+    visited = to_centre - balls.radii <= np.sqrt(np.maximum((bound + length)[:, None] + 2 * slack, 0.0))
+    limit = (bound[:, None] + slack).astype(np.float32)
     pairs = []
-    for c, cell in enumerate(refs.cells):
-        slack = ROUNDING * (length + cell.longest)
-        reach = np.sqrt(np.maximum(bound + length + 2 * slack, 0))
-        rows, squared = kept.get(c, (np.empty(0, np.int64), None))
-        others = np.setdiff1d(np.flatnonzero(to_centre[:, c] - cell.radius <= reach), rows, assume_unique=True)
-        limit = (bound + slack).astype(np.float32)
-        if squared is not None:
-            pairs.append(_within(squared, limit[rows], rows, cell.index))
-        if len(others):
-            pairs.append(_within(product[others] @ cell.turned, limit[others], others, cell.index))
+    for c, (rows, squared) in kept.items():
+        visited[rows, c] = False
+        pairs.append(_within(squared, limit[rows, c], rows, refs.cells[c].index))
+    for c in np.flatnonzero(visited.any(0)).tolist():
+        rows, cell = np.flatnonzero(visited[:, c]), refs.cells[c]
+        pairs.append(_within(product[rows] @ cell.turned, limit[rows, c], rows, cell.index))
     return _best(refs.centred, x, (np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])), k)
 
 
@@ -101,23 +115,23 @@ def _within(squared: F32, limit: F32, rows: I64, index: I64) -> tuple[I64, I64]:
     return rows[row], index[column]
 
 
-def _bound(refs: References, x: tuple[F32, F64], to_centre: F64, k: int) -> tuple[F64, dict[int, tuple[I64, F32]]]:
+def _bound(refs: References, product: F32, cells: tuple[F64, F64], k: int) -> tuple[F64, dict[int, tuple[I64, F32]]]:
     """For each query an upper bound [q] of (k-th distance)^2 - |query|^2, from the cell with the nearest centre.
 
-    And the products that gave it, cell by cell, with their rows. No cell of k points: no bound.
+    And the products that gave it, cell by cell, with their rows. No cell of k points: no bound. cells: distances to the
+    centres, infinite for cells of fewer, and slack. [q, cells] each
     """
-    product, length = x
-    bound, kept = np.full(len(product), np.inf), {}
+    to_centre, slack = cells
+    bound, kept = np.full(len(product), np.inf), dict[int, tuple[I64, F32]]()
     home = np.where(np.isfinite(to_centre.min(1)), to_centre.argmin(1), -1)
-    for c in np.unique(home[home >= 0]):
-        mine, cell = np.flatnonzero(home == c), refs.cells[c]
-        squared = product[mine] @ cell.turned
+    for c in sorted(set(home.tolist()) - {-1}):
+        mine = np.flatnonzero(home == c)
+        squared = product[mine] @ refs.cells[c].turned
         groups = min(squared.shape[1], max(GROUPS, 2 * k))
         full = squared.shape[1] // groups * groups
         minima = squared[:, :full].reshape(len(squared), -1, groups).min(1)
-        slack = ROUNDING * (cell.longest + length[mine])
-        bound[mine] = np.partition(minima, k - 1, axis=1)[:, k - 1] + slack
-        kept[int(c)] = (mine, squared)
+        minima.partition(k - 1, axis=1)
+        bound[mine], kept[c] = minima[:, k - 1] + slack[mine, c], (mine, squared)
     return bound, kept
 
 
@@ -126,10 +140,28 @@ def _best(centred: F64, x: F64, pairs: tuple[I64, I64], k: int) -> tuple[F64, I6
     row, column = pairs
     gap = centred[column] - x[row]
     squared = np.einsum("ij,ij->i", gap, gap)
-    order = np.lexsort((column, squared, row))
-    first = np.searchsorted(row[order], np.arange(len(x)))
-    chosen = order[first[:, None] + np.arange(k)]
+    chosen = _smallest(squared, row, len(x), k)
+    if chosen is None:
+        order = np.lexsort((column, squared, row))
+        chosen = order[np.searchsorted(row[order], np.arange(len(x)))[:, None] + np.arange(k)]
     return np.sqrt(squared[chosen]), column[chosen]
+
+
+def _smallest(squared: F64, row: I64, n: int, k: int) -> I64 | None:
+    """The k smallest of each row, in order [n, k], by sorting short rows. None: a row is long, or some are equal."""
+    count = np.bincount(row, minlength=n)
+    width = int(count.max(initial=0))
+    if width > WIDE * k:
+        return None
+    order = np.argsort(row.astype(np.uint16), kind="stable")  # short integers are sorted by radix
+    first, table = np.cumsum(count) - count, np.full((n, width + 1), np.inf)
+    table[row[order], np.arange(len(row)) - np.repeat(first, count)] = squared[order]
+    places = table.argsort(1)[:, : k + 1]
+    ordered = np.take_along_axis(table, places, 1)
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
+        return None
+    found: I64 = order[first[:, None] + places[:, :k]]
+    return found
 
 
 def _balls(x: F64, n: int) -> I64:

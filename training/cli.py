@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from stream_app.cli.local_commands import bench
+from stream_app.cli.local_commands import bench, show_figures
 from stream_app.cli.output import note, rows, say
 from stream_app.cli.root import app, run
 from stream_app.errors import UsageError
@@ -68,6 +68,9 @@ def embed(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """The embedding of every window of a file, in shards."""
+    from models.threads import use_all_cores
+
+    use_all_cores()
     from stream_app.files.embed import Job
     from stream_app.files.embed import embed as run_embed
 
@@ -89,6 +92,17 @@ def bench_quality(file: Labelled, train: Normal = None, as_json: Json = False) -
 
     found = bench_quality.run(file, train)
     rows(bench_quality.table(found), found, as_json)
+
+
+@bench.command("placement", epilog="\b\nExample: tailrace bench placement --json")
+def bench_placement(as_json: Json = False) -> None:
+    """Points placed among known behaviours per second, beside HDBSCAN's own approximate_predict."""
+    from models.threads import use_all_cores
+
+    use_all_cores()
+    from training import bench_placement
+
+    show_figures(bench_placement.run(), as_json)
 
 
 @bench.command("robustness", epilog="\b\nExample: tailrace bench robustness --input pump-labelled.parquet")

@@ -71,6 +71,9 @@ def assign(
     as_json: Json = False,
 ) -> None:
     """Which cluster each window belongs to, and how firmly."""
+    from models.threads import use_all_cores
+
+    use_all_cores()
     from training import cluster_files
 
     if false_rate is not None and not 0 < false_rate < 1:

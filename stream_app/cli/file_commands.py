@@ -5,7 +5,6 @@ In: arguments. Out: as `stream_app.cli.root` says. Remembers: nothing.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +50,9 @@ def detect(
         return
     if file is None or out is None:
         raise UsageError("--input needs --out, a folder for the results")
-    _use_all_cores()
+    from models.threads import use_all_cores
+
+    use_all_cores()
     from stream_app.files.detect import Job, detect
 
     summary = detect(Job(file, model, out, risk, still_open, config))
@@ -80,14 +81,6 @@ def tail(
         return
     say(str(out))
     note(", ".join(f"{value:,.6g} {name.replace('_', ' ')}" for name, value in found.items()))
-
-
-def _use_all_cores() -> None:
-    """We share out the work, so libraries keep to one thread; they read that when they are loaded."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from models.threads import allow, cores
-
-    allow(cores())
 
 
 def _detect_one(tokens: list[str], model: Path, risk: float | None) -> None:
