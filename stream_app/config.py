@@ -185,7 +185,7 @@ class Shadow(Section):
     """How a version in shadow is run beside the live one."""
 
     share: float = Field(default=1.0, gt=0, le=1)  # of entities
-    budget: float = Field(default=0.25, gt=0, le=1)  # of one core; what does not fit into it is passed over
+    budget: float = Field(default=0.25, gt=0, le=1)  # of one core, while the live one is idle; else 0.08 at most
 
 
 class Guard(Section):

@@ -31,6 +31,7 @@ from stream_app.windows import timed as windows
 ABSORBED_STAGE = "pipeline"
 ABSORBED = np.zeros(1, [("absorbed", np.int64)])  # windows below this ordinal have been seen
 OWN_STAGES = (scoring.STAGE, threshold.STAGE, drift.STAGE)  # what a bundle has learned of an entity
+RefusedWindow = tuple[Refused, str, int, int]  # with entity, first and last offset of the window
 PERIODS_US = {"day": 86_400_000_000, "week": 604_800_000_000}
 
 
@@ -67,12 +68,22 @@ class ScoredWindows:
 
 
 @dataclass(frozen=True)
+class Rated:
+    """Windows that have a score and no verdict yet."""
+
+    scenes: Scenes
+    scored: Scored
+    entities: tuple[str, ...]
+    refused: tuple[RefusedWindow, ...]
+
+
+@dataclass(frozen=True)
 class Result:
     """What a batch gave. `windows` is None where nothing was scored."""
 
     dead_letters: tuple[DeadLetter, ...] = ()
     windows: ScoredWindows | None = None
-    refused: tuple[tuple[Refused, str, int, int], ...] = ()  # with entity, first and last offset of the window
+    refused: tuple[RefusedWindow, ...] = ()
     alerts: tuple[alerts.Alert, ...] = ()
     drift: tuple[drift.DriftEvent, ...] = ()
 
@@ -94,15 +105,23 @@ class Judging:
         self._quiet, self._keys, self._speaker = spec.quiet, keys, Speaker.of(spec.config.detector, spec.detector)
 
     def update(self, scenes: Scenes) -> Result:
+        return self.judge(self.rate(scenes))
+
+    def rate(self, scenes: Scenes) -> Rated:
+        """The stage that asks the detector. It may work on windows while those before them are judged."""
         scored, rows, refused = self.scoring.update(scenes)
         fine = scoring.select(scenes, rows)
-        entities = tuple(map(self._keys.name, fine.entity.tolist()))
-        feeds = self._quiet.feeds(fine, entities)
+        return Rated(fine, scored, tuple(map(self._keys.name, fine.entity.tolist())), self._describe(refused, scenes))
+
+    def judge(self, rated: Rated) -> Result:
+        """The stages behind it."""
+        fine, scored = rated.scenes, rated.scored
+        feeds = self._quiet.feeds(fine, rated.entities)
         judged = self.threshold.update(fine.entity, scored.score, feeds)
         drifts = self._drifts(fine, scored, judged, feeds)
         messages = self.alerts.update(fine, scored, judged)
-        said = ScoredWindows(fine, scored, judged, entities, self._speaker)
-        return Result((), said, self._describe(refused, scenes), tuple(messages), tuple(drifts))
+        said = ScoredWindows(fine, scored, judged, rated.entities, self._speaker)
+        return Result((), said, rated.refused, tuple(messages), tuple(drifts))
 
     def end(self, slots: I32) -> tuple[alerts.Alert, ...]:
         """Nothing more is awaited of these entities for now: what is open of them closes."""
@@ -115,7 +134,7 @@ class Judging:
         heard = scored if feeds.all() else replace(scored, score=np.where(feeds, scored.score, np.nan))
         return of_entities.update(scenes, heard, judged) + of_fleet.update(heard, int(scenes.end_us.max(initial=0)))
 
-    def _describe(self, refused: list[Refused], scenes: Scenes) -> tuple[tuple[Refused, str, int, int], ...]:
+    def _describe(self, refused: list[Refused], scenes: Scenes) -> tuple[RefusedWindow, ...]:
         name, first, last = self._keys.name, scenes.first_offset, scenes.last_offset
         return tuple(
             (r, name(int(scenes.entity[i])), int(first[i]), int(last[i])) for r in refused if (i := r.window) >= 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
+from threading import RLock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ class Keys:
     """
 
     def __init__(self, layouts: Mapping[str, Row]) -> None:
+        self.still = RLock()  # held while another thread works on the arrays: none is replaced meanwhile
         assert all(not row.dtype.hasobject and row.shape == (1,) for row in layouts.values())
         self._initial = dict(layouts)
         self._state = {stage: np.repeat(row, FIRST_CAPACITY) for stage, row in layouts.items()}
@@ -118,7 +120,8 @@ class Keys:
 
     def _grow(self) -> None:
         old = len(self._key_of)
-        for stage, row in self._initial.items():
-            self._state[stage] = np.concatenate([self._state[stage], np.repeat(row, old)])
+        with self.still:
+            for stage, row in self._initial.items():
+                self._state[stage] = np.concatenate([self._state[stage], np.repeat(row, old)])
         self._key_of += [None] * old
         self._free += range(2 * old - 1, old - 1, -1)

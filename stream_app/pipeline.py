@@ -1,4 +1,4 @@
-"""The path of one partition, from records to alerts. Read this first: `_step` has one line per stage, in order.
+"""The path of one partition, from records to alerts. Read this first: `rate`, then `judge`, stage by stage.
 
 In: `RawBatch` from Kafka, or `Samples` from a file. Out: `Result`. Remembers: all stages' state, and the books.
 Knows nothing of Kafka: live, replay, files and tests run this same code. What the records of a partition give depends
@@ -7,7 +7,7 @@ on their order alone, not on how they fall into batches.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from stream_app.judging import (
     ABSORBED_STAGE,
     Judging,
     PipelineSpec,
+    Rated,
     Result,
     ScoredWindows,
     joined,
@@ -38,6 +39,15 @@ from stream_app.windows.segments import distinct, starts_of
 
 _NOBODY = np.empty(0, np.int32)
 __all__ = ["Pipeline", "PipelineSpec", "Result", "ScoredWindows"]
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """What the first half of a step gave: what was refused, windows with scores, and whose windows are over for now."""
+
+    letters: tuple[DeadLetter, ...]
+    parts: tuple[Rated, ...]
+    over: I32
 
 
 class Pipeline:
@@ -62,38 +72,51 @@ class Pipeline:
 
     def step(self, batch: RawBatch) -> Result:
         """Takes the next records of the partition, in order of offset."""
+        return self.judge(self.rate(batch))
+
+    def rate(self, batch: RawBatch) -> Unjudged:
+        """The first half of a step, to the windows' scores. Another thread may judge the batch before meanwhile; all
+        else but these two halves waits until both are done."""
         decoded = self.decoder.decode(batch)
         if len(batch):
             self._ledger.begin(int(batch.offsets[0]), int(batch.offsets[-1]) + 1, self.decoder.clock_us)
-        return self._step(decoded)
+        return self._rate(decoded)
+
+    def judge(self, unjudged: Unjudged) -> Result:
+        """The other half, batch by batch in the same order."""
+        if self._judges is None:
+            return Result(unjudged.letters)
+        with self.keys.still:
+            said = [self._judges.judge(part) for part in unjudged.parts]
+            if self.shadow is not None:
+                self._tell_shadow(self.shadow, said, unjudged.over)
+            closing = self._judges.end(unjudged.over) if len(unjudged.over) else ()
+        return joined(unjudged.letters, said, closing)
 
     def step_samples(self, samples: Samples) -> Result:
         """Takes samples that are columns already, as a file gives them. Their entities are slots of `keys`."""
         if len(runs := samples.runs):
             self._ledger.begin(int(runs.offset[0]), int(runs.offset[-1]) + 1, int(runs.clock_us[-1]))
-        result = self._step(Decoded(samples))
+        result = self.judge(self._rate(Decoded(samples)))
         self._ledger.settle(self.safe_offset())
         return result
 
     def finish(self) -> Result:
         """The end of a file: all windows close."""
-        return self._after_windows(self._windows.finish(), ())
+        return self.judge(self._rate_windows(self._windows.finish(), ()))
 
-    def _step(self, decoded: Decoded) -> Result:
+    def _rate(self, decoded: Decoded) -> Unjudged:
         self._welcome(decoded.samples)
         self._enter(decoded)
         closed = self._windows.update(decoded.samples, self._ledger.clock_us)
-        return self._after_windows(closed, decoded.dead_letters)
+        return self._rate_windows(closed, decoded.dead_letters)
 
-    def _after_windows(self, closed: windows.Closed, letters: tuple[DeadLetter, ...]) -> Result:
+    def _rate_windows(self, closed: windows.Closed, letters: tuple[DeadLetter, ...]) -> Unjudged:
         self._book(closed)
         if self._judges is None:
-            return Result(letters)
-        said = [self._judges.update(self._fresh(*part)) for part in rounds(closed) if len(part[1])]
-        over = np.concatenate([closed.ended, closed.idle, closed.forced])
-        if self.shadow is not None:
-            self._tell_shadow(self.shadow, said, over)
-        return joined(letters, said, self._judges.end(over) if len(over) else ())
+            return Unjudged(letters, (), _NOBODY)
+        parts = tuple(self._judges.rate(self._fresh(*part)) for part in rounds(closed) if len(part[1]))
+        return Unjudged(letters, parts, np.concatenate([closed.ended, closed.idle, closed.forced]))
 
     def _tell_shadow(self, shadow: Shadow, said: list[Result], over: I32) -> None:
         for part in said:

@@ -29,9 +29,9 @@ from stream_app.replay.run import Order, replay_here
 # name of the replay: where a function stands, its name, whether it dies before or after the call, and at which call
 STEPS: dict[str, tuple[Any, str, str, int]] = {
     "planned": (folder, "begin", "after", 1),
-    "amid the first part": (Pipeline, "step", "after", 2),
+    "amid the first part": (Pipeline, "rate", "after", 2),
     "the first part done": (run, "run_part", "after", 1),
-    "amid the second part": (Pipeline, "step", "after", 1),
+    "amid the second part": (Pipeline, "rate", "after", 1),
     "merging": (merging, "_tables", "after", 2),
     "reporting": (run, "write_report", "before", 1),
     "finishing": (folder.shutil, "rmtree", "before", 1),

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from river.drift import KSWIN
 
 from models.energy import chance_distance, energy_distance
 from stream_app.drift.entities import BLOCK, INITIAL, STAGE, Drift, DriftEvent
 from stream_app.drift.fleet import FleetDrift
+from stream_app.drift.kswin import ALPHA, RECENT, WINDOW, kswin
 from stream_app.keys import Keys
 from tests.plain_detector import PlainDetector
 
@@ -151,3 +153,20 @@ def test_the_energy_distance_of_one_law_stays_below_what_chance_gives_as_often_a
     above = np.mean([energy_distance(rng.normal(size=(60, 3)), baseline) > limit for _ in range(300)])
     assert above <= 0.06
     assert energy_distance(baseline, baseline) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_sliding_test_says_what_river_says_with_ties_and_jumps(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.concatenate([rng.normal(0, 1, 400), rng.normal(2, 1, 200), rng.normal(2, 3, 300)])
+    if seed % 2:
+        values = np.round(values)
+    theirs, ours = KSWIN(alpha=ALPHA, window_size=WINDOW, stat_size=RECENT, seed=seed), kswin(seed)
+    found = []
+    for i, value in enumerate(values.tolist()):
+        theirs.update(value)
+        assert ours(value) == theirs.drift_detected, i
+        if theirs.drift_detected:
+            theirs, ours = KSWIN(alpha=ALPHA, window_size=WINDOW, stat_size=RECENT, seed=seed), kswin(seed)
+            found.append(i)
+    assert found, "the jump is meant to be found"

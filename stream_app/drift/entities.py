@@ -11,7 +11,6 @@ they know is defined as what they learn from the blocks kept in the row. Living 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +64,8 @@ class Drift:
     """The stage for all entities of a partition. What it says does not depend on how windows fall into batches."""
 
     def __init__(self, name: str, detector: Detector, keys: Keys) -> None:
+        import river.drift  # noqa: F401  # it takes two seconds, which amid a stream would be too long
+
         self._name, self._bundle, self._keys = name, detector.digest, keys
         self._alive: OrderedDict[int, _Watch] = OrderedDict()
 
@@ -174,22 +175,6 @@ class _Watch:
             if detector.drift_detected and found is None:
                 found = method, k
         return found
-
-
-def kswin(seed: int) -> Callable[[float], bool]:
-    """River's sliding Kolmogorov-Smirnov test, scale free: takes a finite score, says whether the law has changed.
-
-    At 1e-6 a test: consecutive tests share most of their values, and there is one per score.
-    """
-    from river.drift import KSWIN as Kswin
-
-    test = Kswin(alpha=1e-6, window_size=200, stat_size=60, seed=seed)
-
-    def changed(score: float) -> bool:
-        test.update(score)
-        return bool(test.drift_detected)
-
-    return changed
 
 
 def _begin(state: Any, slots: I32) -> None:

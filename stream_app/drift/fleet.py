@@ -15,7 +15,8 @@ from models.detector import Scored
 from models.energy import chance_distance, energy_distance
 from models.scenes import F64
 from stream_app.alerts.alert import rfc3339
-from stream_app.drift.entities import DriftEvent, kswin
+from stream_app.drift.entities import DriftEvent
+from stream_app.drift.kswin import kswin
 
 RECENT_SCORES = 8_192  # enough for a 99.9 % quantile to rest on eight windows
 BASELINE, SAMPLE = 512, 128  # embeddings

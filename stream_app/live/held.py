@@ -148,6 +148,7 @@ class Progress:
     problem: asyncio.Future[BaseException] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     records: int = 0
+    busy_s: float = 0.0  # spent in steps
     began: float | None = None  # with the first batch
 
     def moved(self) -> None:

@@ -187,6 +187,7 @@ class Partitions:
             result = await self._call(lambda: held.pipeline.step(records))
             if self._held.get(TopicPartition(records.topic, records.partition)) is not held:
                 return  # given up meanwhile: what it says now could overtake its successor
+            self.progress.busy_s += time.monotonic() - began
             self.hosting.metrics.step_seconds.observe(time.monotonic() - began)
             self.hosting.metrics.note(*held.count(), records, result)
             self.hosting.guard.note(held.start.model, result)

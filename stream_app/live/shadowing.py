@@ -3,8 +3,9 @@
 In: the shadows of the pipelines held. Out: `*-shadow` topics, metrics, and per partition a record that sums up how live
 and shadow agree. Remembers: the budget, and the sums since each shadow began.
 
-The budget is of one core's time: what a batch has cost must have been earned before the next begins. What does not fit
-into it waits, and when too much waits whole batches are passed over; the live bundle's own work is never put off.
+The budget is of one core's time: what a batch has cost must have been earned before the next begins, and little is
+earned while the live bundle works. What does not fit into it waits, and when too much waits whole batches are passed
+over; the live bundle's own work is never put off.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from stream_app.shadow import Agreement, Shadow
 
 _PAUSE_S = 0.02
 _SAVED_S = 1.0  # of budget: more would be spent at once, when the live bundle is busiest
+BUSY_BUDGET = 0.08  # while the live one works: the two share an interpreter, and it must keep nine tenths of its speed
 DRAIN_S = 2.0  # a version that is promoted may use so much to be up to date
 
 
@@ -34,14 +36,17 @@ class Shadowing:
         self._sums: dict[TopicPartition, tuple[str, Agreement]] = {}
         self._untold: set[TopicPartition] = set()
 
-    async def run(self, shadows: Callable[[], Iterable[tuple[TopicPartition, Shadow]]]) -> None:
-        """For ever."""
-        earned_s, at = 0.0, time.monotonic()
+    async def run(
+        self, shadows: Callable[[], Iterable[tuple[TopicPartition, Shadow]]], busy_s: Callable[[], float]
+    ) -> None:
+        """For ever. `busy_s`: how long the live bundle has worked so far."""
+        earned_s, at, worked_s = 0.0, time.monotonic(), busy_s()
         while True:
             worked = False
             for tp, shadow in list(shadows()):
-                now = time.monotonic()
-                earned_s, at = min(_SAVED_S, earned_s + self._budget * (now - at)), now
+                now, busy = time.monotonic(), busy_s()
+                earned_s += self._budget * (now - at) - max(0.0, self._budget - BUSY_BUDGET) * (busy - worked_s)
+                earned_s, at, worked_s = min(_SAVED_S, earned_s), now, busy
                 if earned_s > 0:
                     cost_s = await self._work(tp, shadow)
                     earned_s, worked = earned_s - cost_s, worked or cost_s > 0

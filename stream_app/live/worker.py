@@ -137,7 +137,7 @@ async def _run(app: WorkerApp, partitions: Partitions, stop: _Signals, watchdog:
             _crashed(app),
             _checkpoints(partitions),
             partitions.hosting.models.run(partitions.take_over),
-            partitions.hosting.shadowing.run(partitions.shadows),
+            partitions.hosting.shadowing.run(partitions.shadows, lambda: partitions.progress.busy_s),
             watchdog.watch(),
         )
     ]

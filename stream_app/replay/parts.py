@@ -6,11 +6,13 @@ and `done.json`, written last: a part that has it is whole, one that lacks it is
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, MutableMapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,11 @@ from models.scenes import I64
 from stream_app.checkpoint import Swap
 from stream_app.config import Config
 from stream_app.files.results import ResultFolder
-from stream_app.pipeline import Pipeline, PipelineSpec, Result, ScoredWindows
+from stream_app.pipeline import Pipeline, PipelineSpec, Result, ScoredWindows, Unjudged
 from stream_app.quiet import Quiet
 from stream_app.replay.bundles import Used
 from stream_app.replay.finding import Slice
-from stream_app.replay.reading import records
+from stream_app.replay.reading import ahead, records
 from stream_app.samples import RawBatch
 
 DONE, EMBEDDINGS, DRIFT = "done.json", "embeddings.parquet", "drift.jsonl"
@@ -76,8 +78,9 @@ async def run_part(place: Place, part: Part, consumer: AIOKafkaConsumer, tell: T
     names = [name for detector in known for name in detector.part_names]
     pipeline = Pipeline(_spec(place, part, part.bundles[0], {}))
     pipeline.restore(s.warm_up, "")
-    with ResultFolder(folder, known[0], place.config.detector, names) as results:
-        run = _Run(place, part, pipeline, results, _Sample(folder), tell)
+    threads = ThreadPoolExecutor(1, "scoring"), ThreadPoolExecutor(1, "judging")
+    with ResultFolder(folder, known[0], place.config.detector, names) as results, threads[0], threads[1]:
+        run = _Run(place, part, pipeline, results, _Sample(folder), tell, threads)
         warm = await run.read(consumer, s.warm_up, s.begin, reported=False)
         began, cpu = time.time(), time.process_time()
         said = await run.read(consumer, s.begin, s.end, reported=True)
@@ -114,6 +117,8 @@ class _Run:
     results: ResultFolder
     sample: _Sample
     tell: Tell
+    threads: tuple[Executor, Executor]  # of the two halves of a step
+    judging: asyncio.Future[None] | None = None
     n_read: int = 0
     batches: int = 0
     using: int = 0  # the last of the part's bundles that was turned to
@@ -124,10 +129,11 @@ class _Run:
         while begin < end:
             later = self.part.bundles[self.using + 1 :]
             stop = min(end, later[0].at) if later else end
-            async for batch in self._records(consumer, begin, stop):
-                self._take(self.pipeline.step(batch), reported=reported)
+            async for batch in ahead(self._records(consumer, begin, stop)):
+                await self._take(batch, reported=reported)
                 self.n_read += len(batch)
                 self.tell(self.n_read)
+            await self._judged()
             if later and stop == later[0].at:
                 await self._turn(consumer, later[0])
             begin = stop
@@ -136,15 +142,30 @@ class _Run:
     def _records(self, consumer: AIOKafkaConsumer, begin: int, end: int) -> AsyncIterator[RawBatch]:
         return records(consumer, TopicPartition(self.place.topic, self.part.slice.partition), begin, end)
 
-    def _take(self, result: Result, *, reported: bool) -> None:
+    async def _take(self, batch: RawBatch, *, reported: bool) -> None:
+        """The windows of a batch are scored while those of the one before are judged."""
+        loop = asyncio.get_running_loop()
+        unjudged = await loop.run_in_executor(self.threads[0], self.pipeline.rate, batch)
+        await self._judged()
+        self.judging = loop.run_in_executor(self.threads[1], self._judge, unjudged, reported)
+        self.batches += 1
+        if self.batches % CHECKPOINT_EVERY == 0:
+            await self._judged()
+            self.pipeline.committed(self.pipeline.checkpoint())
+
+    async def _judged(self) -> None:
+        """Nothing is at work any more."""
+        judging, self.judging = self.judging, None
+        if judging is not None:
+            await judging
+
+    def _judge(self, unjudged: Unjudged, reported: bool) -> None:
+        result = self.pipeline.judge(unjudged)
         if reported:
             self.results.add(timeless(result))
             self.sample.add(result)
         while self.pipeline.shadow is not None and self.pipeline.shadow.work() is not None:
             pass  # what it says nobody asked for; what it learns counts once it is live
-        self.batches += 1
-        if self.batches % CHECKPOINT_EVERY == 0:
-            self.pipeline.committed(self.pipeline.checkpoint())
 
     async def _turn(self, consumer: AIOKafkaConsumer, used: Used) -> None:
         self.using += 1
@@ -168,8 +189,9 @@ class _Run:
         self.pipeline = Pipeline(_spec(self.place, self.part, used, self.pipeline.spec.store))
         self.pipeline.restore(last.offset, last.metadata)
         self.results.turn_to(self.place.opened(used))
-        async for batch in self._records(consumer, last.offset, used.at):
-            self._take(self.pipeline.step(batch), reported=False)
+        async for batch in ahead(self._records(consumer, last.offset, used.at)):
+            await self._take(batch, reported=False)
+        await self._judged()
 
 
 def timeless(result: Result) -> Result:

@@ -16,6 +16,7 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
 
+from stream_app.errors import BrokerUnreachable
 from stream_app.live.fetching import read_batch
 from stream_app.samples import RawBatch
 
@@ -48,12 +49,27 @@ async def records(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, en
         yield _joined(waiting)
 
 
+async def ahead(batches: AsyncIterator[RawBatch]) -> AsyncIterator[RawBatch]:
+    """The same; the next one is read while somebody works on the one before."""
+    waiting = asyncio.ensure_future(anext(batches, None))
+    try:
+        while (batch := await waiting) is not None:
+            waiting = asyncio.ensure_future(anext(batches, None))
+            yield batch
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
 async def _next(consumer: AIOKafkaConsumer, tp: TopicPartition) -> Any:
-    """What the fetcher has of the partition, waiting for it. Raises what the broker answered, TimeoutError."""
+    """What the fetcher has of the partition, waiting for it. Raises what the broker answered, BrokerUnreachable."""
     fetcher = consumer._fetcher
-    async with asyncio.timeout(_WAIT_S):
-        while tp not in fetcher._records:
-            await fetcher._create_fetch_waiter()
+    try:
+        async with asyncio.timeout(_WAIT_S):
+            while tp not in fetcher._records:
+                await fetcher._create_fetch_waiter()
+    except TimeoutError:
+        raise BrokerUnreachable(f"no record of {tp.topic}[{tp.partition}] came within {_WAIT_S:.0f} s") from None
     result = fetcher._records[tp]
     if not isinstance(result, FetchResult):
         del fetcher._records[tp]
