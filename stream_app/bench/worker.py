@@ -31,6 +31,7 @@ class Run:
     seconds: float
     peak_mb: int
     restored_s: float  # until states were back and reading began
+    cpu_seconds: float = 0.0  # of all threads, in the same time
 
     @property
     def rate(self) -> float:
@@ -50,7 +51,8 @@ def run_worker(settings: dict[str, Any]) -> Run:
         raise TailraceError(f"the worker ended with {done.returncode}: {said[-1] if said else 'it said nothing'}")
     last = {event: next(json.loads(line) for line in reversed(said) if f'"{event}"' in line) for event in EVENTS}
     ended = last["ended"]
-    return Run(ended["records"], ended["seconds"], ended["peak_mb"], last["restored_s"]["restored_s"])
+    restored_s, cpu_s = last["restored_s"]["restored_s"], ended["cpu_seconds"]
+    return Run(ended["records"], ended["seconds"], ended["peak_mb"], restored_s, cpu_s)
 
 
 def _quiet() -> dict[str, str]:

@@ -150,16 +150,23 @@ class Progress:
     records: int = 0
     busy_s: float = 0.0  # spent in steps
     began: float | None = None  # with the first batch
+    began_cpu_s: float = 0.0  # of the process, by then
 
     def moved(self) -> None:
         self.at = time.monotonic()
 
     def reading(self, records: int) -> None:
-        self.began, self.records = self.began or time.monotonic(), self.records + records
+        if self.began is None:
+            self.began, self.began_cpu_s = time.monotonic(), time.process_time()
+        self.records += records
 
     def seconds(self) -> float:
         """Since the first batch."""
         return time.monotonic() - self.began if self.began else 0.0
+
+    def cpu_seconds(self) -> float:
+        """Of all threads, since the first batch."""
+        return time.process_time() - self.began_cpu_s if self.began else 0.0
 
 
 async def start_of(models: Models, commit: OffsetAndMetadata, lease: Lease, end: int) -> Start:

@@ -175,7 +175,8 @@ async def _end(app: WorkerApp, partitions: Partitions, worker: Worker) -> bool:
         in_time = await partitions.shut(max(1.0, worker.grace / 1e6 - _STOP_S))
     done = partitions.progress
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    log.info("ended", records=done.records, seconds=round(done.seconds(), 3), peak_mb=peak_mb)
+    took = {"seconds": round(done.seconds(), 3), "cpu_seconds": round(done.cpu_seconds(), 3)}
+    log.info("ended", records=done.records, **took, peak_mb=peak_mb)
     with suppress(TimeoutError, Exception):
         await asyncio.wait_for(app.stop(), _STOP_S)
     return in_time

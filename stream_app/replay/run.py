@@ -181,7 +181,9 @@ def _results(run: _Run, plan: Plan, parts: list[Part], course: tuple[int, float]
     reading = max((d["ended"] for d in read), default=0.0) - min((d["began"] for d in read), default=0.0)
     clock = {"made_at": round(time.time()), "seconds": round(time.monotonic() - began, 1)}
     header = {
-        "header": clock | {"reading_seconds": round(reading, 3), "processes": run.order.processes},
+        "header": clock
+        | {"reading_seconds": round(reading, 3), "cpu_seconds": round(sum(d["cpu_seconds"] for d in facts), 3)}
+        | {"processes": run.order.processes},
         "tailrace": __version__,
         "topic": plan.topic,
         "models": {n.label: {"name": n.name, "digest": n.detector.digest} for n in run.models},
