@@ -78,7 +78,7 @@ class Models:
     async def stop(self) -> None:
         """Nothing is followed any more."""
 
-    async def run(self, changed: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, changed: Callable[[], Awaitable[object]]) -> None:
         """For ever; calls `changed` after `live` has become another."""
         await asyncio.Event().wait()
 
@@ -100,7 +100,7 @@ class Following(Models):
         self._refused: set[bytes] = set()
         self._why = "the models topic was not read yet"
         self._news, self._there = asyncio.Event(), asyncio.Event()
-        self._changed: Callable[[], Awaitable[None]] | None = None
+        self._changed: Callable[[], Awaitable[object]] | None = None
         self._tasks = [asyncio.ensure_future(work()) for work in (self._watch, self._settle)]
 
     async def first(self) -> Model:
@@ -112,7 +112,7 @@ class Following(Models):
         self._raise_problems()
         return self.live
 
-    async def run(self, changed: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, changed: Callable[[], Awaitable[object]]) -> None:
         self._changed = changed
         await changed()  # what came while the application started
         await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)

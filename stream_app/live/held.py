@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -21,11 +21,12 @@ from aiokafka.structs import OffsetAndMetadata
 from stream_app.checkpoint import Books, Swap, metadata, read_books, read_progress
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError
+from stream_app.judging import rate_of
 from stream_app.ledger import Accounting
 from stream_app.live.fetching import BATCHES_AHEAD
 from stream_app.live.following import Model, Models
 from stream_app.live.guarding import Guard
-from stream_app.live.leases import Lease
+from stream_app.live.leases import Committer, Lease
 from stream_app.live.metrics import Metrics
 from stream_app.live.publish import Publisher
 from stream_app.live.shadowing import Shadowing
@@ -36,10 +37,9 @@ from stream_app.shadow import Beside
 log = structlog.get_logger("worker")
 
 
-class Kafka(Protocol):
+class Kafka(Committer, Protocol):
     """What is asked of the consumer's thread."""
 
-    async def commit_under(self, lease: Lease, commits: Mapping[Any, OffsetAndMetadata]) -> None: ...
     async def bounds(self, tps: Any) -> Mapping[Any, tuple[int, int]]: ...
     async def seek_all(self, positions: Mapping[Any, int]) -> None: ...
 
@@ -87,6 +87,11 @@ class Held:
     @property
     def lease(self) -> Lease:
         return self.start.lease
+
+    def is_stale(self) -> bool:
+        """Whether the batch at hand was under way when the reader was sent back. Called once for each."""
+        self.stale -= 1
+        return self.stale >= 0
 
     def swap_to(self, model: Model) -> Swap | None:
         """What the next checkpoint has to say so that the bundle takes over; None where it has, or can't yet."""
@@ -136,6 +141,12 @@ class Hosting:
     guard: Guard
     until: Mapping[TopicPartition, int] | None = None  # None: for ever
     quiet: Quiet = field(default_factory=Quiet)
+
+    def show_models(self, used: Iterable[Model]) -> None:
+        """In the metrics: the bundles at work, and what the live one promises."""
+        self.metrics.use_models({(model.digest, model.version) for model in used})
+        if self.models.live.detector is not None:
+            self.metrics.promise(self.models.live.digest, rate_of(self.config, self.models.live.detector))
 
 
 @dataclass

@@ -6,9 +6,11 @@ nothing.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from aiokafka import TopicPartition
 from aiokafka.errors import (
@@ -23,8 +25,10 @@ from aiokafka.errors import (
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_app.errors import TailraceError
+from stream_app.errors import BrokerUnreachable, TailraceError
 
+# A changed coordinator is known within a second; asking more often only makes its start harder.
+_RETRY_S = 0.5
 _FENCED = (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
 
 
@@ -55,6 +59,26 @@ async def commit_under(lease: Lease, coordinator: Any, commits: Mapping[TopicPar
     membership = (coordinator.group_id, lease.generation, lease.member_id)
     response = await coordinator._send_req(OffsetCommitRequest(*membership, retention, list(by_topic.items())))
     _check({for_code(code) for _, partitions in response.topics for _, code in partitions}, coordinator, lease)
+
+
+class Committer(Protocol):
+    """Who commits under a lease."""
+
+    async def commit_under(self, lease: Lease, commits: Mapping[TopicPartition, OffsetAndMetadata]) -> None: ...
+
+
+async def commit_patiently(
+    kafka: Committer, lease: Lease, commits: Mapping[TopicPartition, OffsetAndMetadata], patience_s: float
+) -> None:
+    """As `commit_under`, again and again while the coordinator is not to be had. Raises Fenced, BrokerUnreachable."""
+    give_up = time.monotonic() + patience_s
+    while True:
+        try:
+            return await kafka.commit_under(lease, commits)
+        except KafkaError as problem:
+            if not problem.retriable or time.monotonic() > give_up:
+                raise BrokerUnreachable(f"offsets can't be committed: {problem!r}") from problem
+            await asyncio.sleep(_RETRY_S)
 
 
 def _check(errors: set[type[KafkaError]], coordinator: Any, lease: Lease) -> None:

@@ -18,23 +18,17 @@ from typing import Any, TypeVar
 
 import structlog
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from stream_app.checkpoint import Swap
-from stream_app.errors import BrokerUnreachable
-from stream_app.judging import rate_of
 from stream_app.live.fetching import Fetched
 from stream_app.live.following import Model
 from stream_app.live.held import Held, Hosting, Kafka, Progress, Start, start_of, tell_lost, where_to_start
-from stream_app.live.leases import Fenced, Lease
+from stream_app.live.leases import Fenced, Lease, commit_patiently
 from stream_app.shadow import Shadow
 
 T = TypeVar("T")
 log = structlog.get_logger("worker")
-
-# A changed coordinator is known within a second; asking more often only makes its start harder.
-_RETRY_S = 0.5
 
 
 class Partitions:
@@ -101,16 +95,13 @@ class Partitions:
 
     async def checkpoint(self) -> float:
         """Makes permanent what has been done so far; the steps are those of `stream_app.checkpoint`. Gives the seconds
-        it took, without those for which another was waited for: a start, or a batch.
+        it took, without those for which another was waited for: a start, or a batch. Another live bundle takes over
+        with it.
 
         A worker that the group has gone on without drops its partitions, and has written nothing.
         """
         # Once begun it is finished: a pipeline asked for its states must not be asked again before they are written.
         return await asyncio.shield(asyncio.ensure_future(self._checkpoint_touched()))
-
-    async def take_over(self) -> None:
-        """The live bundle is another one: a checkpoint at once, with which it takes over."""
-        await self.checkpoint()
 
     async def close(self, within_s: float) -> bool:
         """Finishes the step in flight, makes a checkpoint and drops the pipelines; gives whether there was time."""
@@ -169,9 +160,7 @@ class Partitions:
             if held is None:
                 return
             try:
-                if fetched.position != held.position and (
-                    self._is_stale(held) or not await self._is_gap(tp, held, fetched)
-                ):
+                if fetched.position != held.position and (held.is_stale() or not await self._is_gap(tp, held, fetched)):
                     return
                 await self._step(held, fetched)
                 self._note_end()
@@ -194,11 +183,6 @@ class Partitions:
             await self.hosting.publisher.publish(records, result)
         held.position, held.touched, held.stale = fetched.next_position, True, 0
         self.progress.moved()
-
-    def _is_stale(self, held: Held) -> bool:
-        """Whether the batch was under way when the reader was sent back."""
-        held.stale -= 1
-        return held.stale >= 0
 
     async def _is_gap(self, tp: TopicPartition, held: Held, fetched: Fetched) -> bool:
         """Whether the records in between are gone for good. If not, they are asked for, and this batch is dropped."""
@@ -257,15 +241,8 @@ class Partitions:
             await publisher.write_states(tp.topic, tp.partition, dict.fromkeys(checkpoint.ended))  # 4
 
     async def _commit(self, commits: Mapping[TopicPartition, OffsetAndMetadata], lease: Lease) -> None:
-        """Commits, again and again while the coordinator is not to be had, as long as the watchdog waits."""
-        give_up = time.monotonic() + self.hosting.config.worker.stuck_after / 1e6
-        while True:
-            try:
-                return await self.kafka.commit_under(lease, commits)
-            except KafkaError as problem:
-                if not problem.retriable or time.monotonic() > give_up:
-                    raise BrokerUnreachable(f"offsets can't be committed: {problem!r}") from problem
-                await asyncio.sleep(_RETRY_S)
+        """Again and again while the coordinator is not to be had, as long as the watchdog waits."""
+        await commit_patiently(self.kafka, lease, commits, self.hosting.config.worker.stuck_after / 1e6)
 
     # --- another bundle --------------------------------------------------------------------------------------------
 
@@ -305,11 +282,7 @@ class Partitions:
             await self.hosting.publisher.tell_swap(tp.topic, tp.partition, swap)
 
     def _show_models(self) -> None:
-        used = {(held.start.model.digest, held.start.model.version) for held in self._held.values()}
-        self.hosting.metrics.use_models(used)
-        live = self.hosting.models.live
-        if live.detector is not None:
-            self.hosting.metrics.promise(live.digest, rate_of(self.hosting.config, live.detector))
+        self.hosting.show_models(held.start.model for held in self._held.values())
 
     def _drop(self, news: Fenced) -> None:
         self._held = {}

@@ -136,7 +136,7 @@ async def _run(app: WorkerApp, partitions: Partitions, stop: _Signals, watchdog:
             _raise(partitions.progress.problem),
             _crashed(app),
             _checkpoints(partitions),
-            partitions.hosting.models.run(partitions.take_over),
+            partitions.hosting.models.run(partitions.checkpoint),
             partitions.hosting.shadowing.run(partitions.shadows, lambda: partitions.progress.busy_s),
             watchdog.watch(),
         )
