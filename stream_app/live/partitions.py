@@ -95,8 +95,7 @@ class Partitions:
 
     async def checkpoint(self) -> float:
         """Makes permanent what has been done so far; the steps are those of `stream_app.checkpoint`. Gives the seconds
-        it took, without those for which another was waited for: a start, or a batch. Another live bundle takes over
-        with it.
+        it took, without those for which another was waited for. A new live bundle takes over with it.
 
         A worker that the group has gone on without drops its partitions, and has written nothing.
         """
