@@ -66,6 +66,8 @@ def alerts(
     for _, body in _read(messages, detector):
         identity, found = str(body.get("alert_id")), _interval(body, "data_start_time", "data_end_time", ALERT)
         last.pop(identity, None)
+        if body.get("reason", "tail") != "tail":
+            continue  # new behaviours and drift are what a refit is to learn
         if body.get("status") == "retracted" or found is None or _after_drift(body, found, drifted or {}):
             continue
         detected_us = moment_us(body.get("detected_at"))

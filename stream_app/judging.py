@@ -14,6 +14,7 @@ from models.detector import Detector, Frames, Scored
 from models.scenes import I32, Bool, Scenes
 from stream_app import scoring
 from stream_app.alerts import episodes as alerts
+from stream_app.alerts import others
 from stream_app.alerts.alert import Speaker
 from stream_app.config import Config
 from stream_app.drift import entities as drift
@@ -101,7 +102,9 @@ class Judging:
         self.scoring = Scoring(spec.detector, keys)
         self.threshold = threshold.Threshold(risk, keys, spec.detector.tail, overlap_of(spec.detector))
         self._drift = _watches(spec, keys) if spec.watches_drift else None
-        self.alerts = alerts.Episodes(alerts.Origin.of(spec), keys)
+        origin = alerts.Origin.of(spec)
+        self.alerts = alerts.Episodes(origin, keys)
+        self.others = others.OtherReasons(origin, spec.detector, keys, spec.config.alarms.also)
         self._quiet, self._keys, self._speaker = spec.quiet, keys, Speaker.of(spec.config.detector, spec.detector)
 
     def update(self, scenes: Scenes) -> Result:
@@ -118,21 +121,24 @@ class Judging:
         fine, scored = rated.scenes, rated.scored
         feeds = self._quiet.feeds(fine, rated.entities)
         judged = self.threshold.update(fine.entity, scored.score, feeds)
-        drifts = self._drifts(fine, scored, judged, feeds)
+        noticed = self._drifts(fine, scored, judged, feeds)
         messages = self.alerts.update(fine, scored, judged)
+        messages += self.others.update(fine, scored, judged, [i for i, _ in noticed if i is not None])
         said = ScoredWindows(fine, scored, judged, rated.entities, self._speaker)
-        return Result((), said, rated.refused, tuple(messages), tuple(drifts))
+        drifts = tuple(event for _, event in noticed)
+        return Result((), said, rated.refused, tuple(messages), drifts)
 
     def end(self, slots: I32) -> tuple[alerts.Alert, ...]:
         """Nothing more is awaited of these entities for now: what is open of them closes."""
-        return tuple(self.alerts.end(slots))
+        return tuple(self.alerts.end(slots) + self.others.end(slots))
 
-    def _drifts(self, scenes: Scenes, scored: Scored, judged: Judged, feeds: Bool) -> list[drift.DriftEvent]:
+    def _drifts(self, scenes: Scenes, scored: Scored, judged: Judged, feeds: Bool) -> list[drift.Noticed]:
         if self._drift is None:
             return []
         of_entities, of_fleet = self._drift
         heard = scored if feeds.all() else replace(scored, score=np.where(feeds, scored.score, np.nan))
-        return of_entities.update(scenes, heard, judged) + of_fleet.update(heard, int(scenes.end_us.max(initial=0)))
+        of_all = of_fleet.update(heard, int(scenes.end_us.max(initial=0)))
+        return of_entities.update(scenes, heard, judged) + [(None, event) for event in of_all]
 
     def _describe(self, refused: list[Refused], scenes: Scenes) -> tuple[RefusedWindow, ...]:
         name, first, last = self._keys.name, scenes.first_offset, scenes.last_offset
@@ -215,7 +221,9 @@ def layout_of(spec: PipelineSpec) -> Layout:
     """What the packed state of an entity is made of: what belongs to the bundle apart from what outlives it."""
     if spec.detector is None:
         return Layout(windows.STAGE, (ABSORBED_STAGE,))
-    return Layout(windows.STAGE, (ABSORBED_STAGE,), Section((alerts.STAGE,)), Section(OWN_STAGES, spec.bundle))
+    also = others.stages(spec.config.alarms.also)
+    sections = Section((alerts.STAGE,)), Section(OWN_STAGES, spec.bundle), Section(also) if also else None
+    return Layout(windows.STAGE, (ABSORBED_STAGE,), *sections)
 
 
 def layouts(spec: PipelineSpec) -> dict[str, Row]:
@@ -228,4 +236,5 @@ def layouts(spec: PipelineSpec) -> dict[str, Row]:
         threshold.STAGE: threshold.initial(spec.detector.tail, risk_of(spec.config, spec.detector)),
         drift.STAGE: drift.INITIAL,
         alerts.STAGE: alerts.INITIAL,
+        **dict.fromkeys(others.stages(spec.config.alarms.also), alerts.INITIAL),
     }

@@ -255,7 +255,8 @@ def _shadow(spec: PipelineSpec, decoder: Decoder) -> Shadow | None:
         return None
     words = decoder.vocabulary if spec.detector.kind == "tokens" else {}
     translation = Translation(spec.detector, spec.shadow.detector, words)
-    return Shadow(spec.shadow, translation, spec.config.shadow.share)
+    promised_alone = spec.config.model_copy(update={"alarms": spec.config.alarms.model_copy(update={"also": ()})})
+    return Shadow(replace(spec.shadow, config=promised_alone), translation, spec.config.shadow.share)
 
 
 def _decoding(spec: PipelineSpec) -> DecoderSettings:

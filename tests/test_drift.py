@@ -32,7 +32,7 @@ class Stage:
         scenes: Any = SimpleNamespace(entity=self.slots[np.broadcast_to(entity, n)], end_us=at * SECOND)
         scored: Any = SimpleNamespace(score=score)
         judged: Any = SimpleNamespace(alarm=np.broadcast_to(alarm, n))
-        return self.drift.update(scenes, scored, judged)
+        return [event for _, event in self.drift.update(scenes, scored, judged)]
 
     def all(self, rows: np.ndarray) -> list[DriftEvent]:
         """Rows [entity, window], as one batch."""

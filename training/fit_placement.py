@@ -13,6 +13,8 @@ import numpy as np
 
 from models.placement import ARRAYS, Placement, assign, flatten, placement
 from models.scenes import F32, F64, I64
+from stream_app.alerts.others import FALSE_RATE, MEMBERSHIP
+from training.cluster_labels import calibrate_membership
 
 CLUSTER_SHARE = 0.01  # smallest cluster, of all points: 1 to 2 % gave few clusters that stay when resampled
 CLUSTER_MIN = 5
@@ -56,6 +58,22 @@ def fit_placement(points: F64 | F32) -> Placed:
     known = _finite(flatten(clusterer))
     label = clusterer.labels_.astype(np.int64)
     return Placed(known, label, _quality(known, points, label))
+
+
+def fit_membership(points: F64 | F32) -> dict[str, Any]:
+    """For a bundle's tail: the membership below which a window is noise, for `alarms.also`. Points [n, d] in order.
+
+    Cross-fitted: clusters of the first and third quarter place the others, and the other way round, since points that
+    clusters were fitted to belong to them more firmly than new ones.
+    """
+    points = np.asarray(points, np.float64)
+    quarter = np.arange(len(points)) * 4 // max(1, len(points)) % 2
+    cluster, membership = np.full(len(points), -1, np.int32), np.zeros(len(points), np.float32)
+    for held in (quarter == 0, quarter == 1):
+        if held.any() and not held.all():
+            cluster[held], membership[held] = assign(fit_placement(points[~held]).known, points[held])
+    found = calibrate_membership(cluster, membership, FALSE_RATE)
+    return {MEMBERSHIP: np.array([found.tau, found.noise])}
 
 
 def _quality(known: Placement, points: F64, label: I64) -> Quality:

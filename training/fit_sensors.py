@@ -33,7 +33,7 @@ from training.fit_budget import within
 from training.fit_networks import Trained as Networks
 from training.fit_networks import fit_networks
 from training.fit_parts import FittedPart, fit_parts
-from training.fit_placement import fit_placement
+from training.fit_placement import fit_membership, fit_placement
 from training.folds import ENTITIES_MIN
 from training.frames import Frames, evenly
 from training.look import Look, look, look_again
@@ -67,6 +67,7 @@ class SensorTraining:
     trim: bool = False  # leave out frames that are strange among their own: against anomalies that nobody noticed
     like: Fitted | None = None  # the bundle to be followed: windows and sensors stay as they are there
     sample: Sample | None = None  # of what `like` was trained on: rehearsed, and its network is gone on from
+    noise: bool = False  # tell from which membership on a window is noise: for alarms.also
     say: Callable[[str], None] = lambda _: None
 
 
@@ -108,7 +109,8 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     pace = _pace(held / unit, frames)
     ratio = np.where(np.isnan(held), pace.start, held / unit)
     embedding, embedded = _embedding(frames, parts)
-    placed = fit_placement(_drawn(embedded, extent.n_placed, np.random.default_rng(how.seed)))
+    drawn = _drawn(embedded, extent.n_placed, np.random.default_rng(how.seed))
+    placed = fit_placement(drawn)
     for note in lines(trained.report, placed):
         how.say(note)
     made = {name: part.part for name, part in parts.items()}
@@ -117,6 +119,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     scores = _held_scores(ratio, frames, pace)
     risk = _risk(len(scores) // seen.grid.stride, seen.grid, how.alarms_per_week)
     tail = fit_population(*_windows(scores, frames.entity, seen.grid.stride), 1)
+    tail |= fit_membership(drawn) if how.noise else {}
     detector = SensorDetector(fitted, tail, risk)
     settings, arrays = pack(fitted)
     sample = sample_of(frames, table)

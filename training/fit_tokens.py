@@ -31,7 +31,7 @@ from stream_app.intervals import Interval
 from stream_app.threshold.population import fit_population
 from training.dataset import Dataset
 from training.fit_lstm import Curve, LstmTraining, fit_lstm, steps_within
-from training.fit_placement import Placed, fit_placement
+from training.fit_placement import Placed, fit_membership, fit_placement
 from training.token_report import token_report
 from training.token_sessions import Sessions, apart, by_frequency, runs, sessions_of, windows_of
 
@@ -65,6 +65,7 @@ class TokenTraining:
     budget_s: float | None = None  # cuts the networks' steps; the steps it came to are in the report
     risk: float | None = None  # per window; None: by `default_risk`
     without: tuple[Interval, ...] = ()  # sessions that overlap them are not learned from
+    noise: bool = False  # tell from which membership on a window is noise: for alarms.also
     say: Callable[[str], None] = lambda _: None  # told what has been done
 
 
@@ -116,7 +117,7 @@ def fit(data: Dataset, how: TokenTraining) -> Trained:
     scale, scores, owner = _calibrated([fold.held for fold in folds])
     how.say(f"calibrated on {len(scores):,} windows of {len(np.unique(owner)):,} sessions that were held out")
     nets = TokenNets(tuple(fold.net for fold in folds), ready.share)
-    view, placed = _placed(ready, nets, how, rng)
+    view, placed, of_noise = _placed(ready, nets, how, rng)
     how.say(f"{placed.quality.clusters} known behaviours; {placed.quality.noise:.0%} of the windows belong to none")
     detector = TokenDetector(
         vocabulary=vocabulary,
@@ -126,7 +127,7 @@ def fit(data: Dataset, how: TokenTraining) -> Trained:
         scale=scale,
         view=view,
         known=placed.known,
-        tail=fit_population(scores, owner, -(-how.windows.length_tokens // how.windows.stride_tokens)),
+        tail=fit_population(scores, owner, -(-how.windows.length_tokens // how.windows.stride_tokens)) | of_noise,
         risk=how.risk or default_risk(sessions, how.windows),
     )
     report = token_report(sessions, detector, [fold.curve for fold in folds], scores, placed)
@@ -202,7 +203,9 @@ def _calibrated(held: list[_Held]) -> tuple[TokenScale, F64, I64]:
     return TokenScale(ordinary, parts, total), surprise(total, added), np.concatenate([h.session for h in held])
 
 
-def _placed(ready: _Data, nets: TokenNets, how: TokenTraining, rng: np.random.Generator) -> tuple[View, Placed]:
+def _placed(
+    ready: _Data, nets: TokenNets, how: TokenTraining, rng: np.random.Generator
+) -> tuple[View, Placed, dict[str, Any]]:
     """The view and the clusters of windows drawn from all sessions, each seen with the context it has in the stream."""
     some = ready.sessions.thinned(4 * PLACED_MAX * how.windows.stride_tokens, rng)
     scenes = windows_of(some, how.windows)
@@ -210,7 +213,8 @@ def _placed(ready: _Data, nets: TokenNets, how: TokenTraining, rng: np.random.Ge
     hidden = surprises(nets, stretches).mean_hidden
     chosen = np.sort(rng.permutation(len(hidden))[:PLACED_MAX])
     view = fit_view(hidden[chosen])
-    return view, fit_placement(embed(view, hidden[chosen]))
+    points = embed(view, hidden[chosen])
+    return view, fit_placement(points), fit_membership(points) if how.noise else {}
 
 
 def _golden(ready: _Data, how: TokenTraining, rng: np.random.Generator) -> Scenes:

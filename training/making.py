@@ -64,6 +64,7 @@ def _tokens(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, Any
         budget_s=how.budget_s,
         risk=how.alarms.risk,
         without=how.without,
+        noise="noise" in how.alarms.also,
         say=say,
     )
     windows = how.like.windows if how.like else _counted(how.config) or wanted.windows
@@ -80,6 +81,7 @@ def _sensors(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, An
     wanted = SensorTraining(
         how.seed, recipe, local_device(device_of(how.device)), how.ranks, how.budget_s, a_week, say=say
     )
+    wanted = replace(wanted, noise="noise" in how.alarms.also)
     made = fit(data, replace(wanted, without=how.without, like=like, trim=how.trim, sample=how.sample))
     return made.bundle, made.report
 

@@ -14,6 +14,7 @@ import numpy as np
 from models.detector import Detector
 
 Status = Literal["open", "update", "closed", "retracted"]
+Reason = Literal["tail", "noise", "drift", "classifier"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -81,7 +82,7 @@ class Alert:
     anomaly_grade: float
     confidence: float
     state: Literal["live", "warming"]
-    reason: Literal["tail", "noise", "drift", "classifier"]
+    reason: Reason
     cluster: Cluster
     sensors: tuple[AlertSensor, ...]
     bundle: str

@@ -20,13 +20,13 @@ import numpy as np
 
 from models.detector import Scored, SensorPart
 from models.scenes import I32, I64, Scenes
-from stream_app.alerts.alert import Alert, AlertSensor, Cluster, Input, Status, rfc3339
+from stream_app.alerts.alert import Alert, AlertSensor, Cluster, Input, Reason, Status, rfc3339
 from stream_app.keys import Keys
 from stream_app.threshold.judgement import Judged
 
 __all__ = ["INITIAL", "STAGE", "Alert", "Episodes", "Origin"]
 
-STAGE = "alerts"
+STAGE, NOISE_STAGE = "alerts", "noise"
 SENSORS_KEPT = 5  # largest contributions; a reader looks at no more
 LONGER, WORSE = 4, 2.0  # update when an episode has become so many times as long, or as far above its threshold
 INITIAL = np.zeros(
@@ -87,11 +87,14 @@ class Origin:
 
 
 class Episodes:
-    """The stage for all entities of a partition."""
+    """The stage for all entities of a partition, or what another reason opens beside it."""
 
-    def __init__(self, origin: Origin, keys: Keys, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, origin: Origin, keys: Keys, now: Callable[[], float] = time.time, reason: Reason = "tail"
+    ) -> None:
         """now: seconds since the epoch, for `published_at` alone."""
-        self._origin, self._keys, self._now = origin, keys, now
+        self._origin, self._keys, self._now, self._reason = origin, keys, now, reason
+        self._stage = NOISE_STAGE if reason == "noise" else STAGE
         self._index = {name: i for i, name in enumerate(origin.sensors)}
 
     def update(self, scenes: Scenes, scored: Scored, judged: Judged) -> list[Alert]:
@@ -99,7 +102,7 @@ class Episodes:
         messages = []
         # Only windows with an alarm, and those that end an episode, are looked at one by one.
         for i in self._eventful(scenes.entity, judged).tolist():
-            row = self._keys[STAGE][scenes.entity[i]]
+            row = self._keys[self._stage][scenes.entity[i]]
             if judged.episode_worse[i] and row["open"]:
                 row["open"] = False
                 messages.append(self._message(row, int(scenes.entity[i]), "closed"))
@@ -111,15 +114,22 @@ class Episodes:
     def end(self, slots: I32) -> list[Alert]:
         """These entities are over, or quiet: their open episodes close."""
         messages = []
-        for slot in slots[self._keys[STAGE]["open"][slots]].tolist():
-            row = self._keys[STAGE][slot]
+        for slot in slots[self._keys[self._stage]["open"][slots]].tolist():
+            row = self._keys[self._stage][slot]
             row["open"] = False
             messages.append(self._message(row, slot, "closed"))
         return messages
 
+    def at_once(self, scenes: Scenes, scored: Scored, judged: Judged, i: int) -> list[Alert]:
+        """An alert of window i alone, opened and closed; no row is touched."""
+        row, slot, window = INITIAL.copy()[0], int(scenes.entity[i]), _Window(i, scenes, scored, judged)
+        window.begin(row)
+        window.extend(row)
+        return [self._message(row, slot, "open", scored, i), self._message(row, slot, "closed")]
+
     def _eventful(self, entity: I32, judged: Judged) -> I64:
         first = np.diff(entity, prepend=-1) != 0
-        before = np.where(first, self._keys[STAGE]["open"][entity], np.roll(judged.episode_open, 1))
+        before = np.where(first, self._keys[self._stage]["open"][entity], np.roll(judged.episode_open, 1))
         return np.flatnonzero(judged.alarm | (before & ~judged.episode_open))
 
     def _absorb(self, row: Any, window: _Window) -> Status | None:
@@ -133,7 +143,7 @@ class Episodes:
             window.begin(row)
         window.extend(row)
         above = row["score"] - row["threshold"]
-        if not opens and row["windows"] < row["update_at"] and not above >= WORSE * row["told"]:
+        if not opens and row["windows"] < row["update_at"] and not 0 <= above >= WORSE * row["told"]:
             return None
         row["told"] = above
         row["update_at"] = max(row["update_at"], row["windows"] * LONGER)
@@ -142,7 +152,7 @@ class Episodes:
     def _message(self, row: Any, slot: int, status: Status, scored: Scored | None = None, i: int = 0) -> Alert:
         o, entity = self._origin, self._keys.name(slot)
         start, end = rfc3339(row["start_us"]), rfc3339(row["end_us"])
-        alert_id = _digest(o.detector, entity, int(row["start_us"]), int(row["position"]))
+        alert_id = _digest((o.detector, entity, self._reason), int(row["start_us"]), int(row["position"]))
         label = o.cluster_names.get(int(row["cluster"]))
         worst = scored is not None and status != "closed" and scored.score[i] >= row["score"]
         return Alert(
@@ -160,7 +170,7 @@ class Episodes:
             anomaly_grade=float(row["grade"]),
             confidence=float(row["confidence"]),
             state="warming" if row["warming"] else "live",
-            reason="tail",
+            reason=self._reason,
             cluster=Cluster(int(row["cluster"]), float(row["membership_probability"]), label),
             sensors=self._explain(row, scored.explain(i)) if scored and worst else self._explained(row),
             bundle=o.bundle,
@@ -234,9 +244,10 @@ class _Window:
             row["membership_probability"] = self.scored.membership_probability[i]
 
 
-def _digest(detector: str, entity: str, start_us: int, position: int) -> str:
+def _digest(of: tuple[str, str, Reason], start_us: int, position: int) -> str:
     """The same episode has the same id whoever finds it, live or in a replay, with whichever bundle."""
-    text = "\x00".join((detector, entity, str(start_us), str(position)))
+    detector, entity, reason = of
+    text = "\x00".join((detector, entity, str(start_us), str(position)) + ((reason,) if reason != "tail" else ()))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -60,6 +60,9 @@ class DriftEvent:
     bundle: str
 
 
+Noticed = tuple[int | None, DriftEvent]  # with the window that showed it; None: no single one
+
+
 class Drift:
     """The stage for all entities of a partition. What it says does not depend on how windows fall into batches."""
 
@@ -69,7 +72,7 @@ class Drift:
         self._name, self._bundle, self._keys = name, detector.digest, keys
         self._alive: OrderedDict[int, _Watch] = OrderedDict()
 
-    def update(self, scenes: Scenes, scored: Scored, judged: Judged) -> list[DriftEvent]:
+    def update(self, scenes: Scenes, scored: Scored, judged: Judged) -> list[Noticed]:
         """Takes windows without an alarm; windows of one entity are neighbours, in order."""
         rows = np.flatnonzero(np.isfinite(scored.score) & ~judged.alarm)
         entity, state = scenes.entity[rows], self._keys[STAGE]
@@ -77,18 +80,19 @@ class Drift:
         rank = np.arange(len(rows)) - np.repeat(begins, np.diff(begins, append=len(rows)))
         place = state["filled"][entity] + rank
         block = place // BLOCK
-        events = []
+        events: list[Noticed] = []
         # One block of every entity at a time; nearly always that is all there is.
         for at in np.split(np.argsort(block, kind="stable"), np.cumsum(np.bincount(block))[:-1]):
             slots, within = entity[at], place[at] % BLOCK
             state["window"][slots, within] = scored.score[rows[at]]
             state["filled"][slots] = within + 1
             full = within == BLOCK - 1
-            events += self._blocks(slots[full], scenes.end_us[rows[at[full]]])
+            told = self._blocks(slots[full], scenes.end_us[rows[at[full]]])
+            events += [(int(rows[at[full]][k]), event) for k, event in told]
         return events
 
-    def _blocks(self, slots: I32, end_us: I64) -> list[DriftEvent]:
-        """Each of the slots has a full block, which ends there."""
+    def _blocks(self, slots: I32, end_us: I64) -> list[tuple[int, DriftEvent]]:
+        """Each of the slots has a full block, which ends there. Events, each with its place among the slots."""
         state = self._keys[STAGE]
         state["filled"][slots] = 0
         window = state["window"][slots]
@@ -97,10 +101,10 @@ class Drift:
         figures = _figures(window, state["level"][slots, None], state["scale"][slots, None])
         found = []
         # One block in 32 windows gets here; river has no columns.
-        for slot, figure, at in zip(slots.tolist(), figures, end_us.tolist(), strict=True):
+        for k, (slot, figure, at) in enumerate(zip(slots.tolist(), figures, end_us.tolist(), strict=True)):
             event = self._block(slot, figure, at)
             if event is not None:
-                found.append(event)
+                found.append((k, event))
         return found
 
     def _block(self, slot: int, figure: Any, end_us: int) -> DriftEvent | None:

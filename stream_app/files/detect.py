@@ -53,7 +53,8 @@ def detect_with(detector: Detector, job: Job) -> Summary:
     config = _config(job, detector)
     must_fit(reader, detector)
     order = order_of(reader, config.windows.lateness)
-    spec = PipelineSpec(config, detector, topic=job.file.name, watches_drift=False)  # river takes 2 s to load
+    # River takes 2 s to load.
+    spec = PipelineSpec(config, detector, topic=job.file.name, watches_drift="drift" in config.alarms.also)
     run = FileRun(Pipeline(spec), reader, detector)
     with ResultFolder(job.out, detector, config.detector) as out, progress(job.file.name, order.n_rows) as tell:
         for rows in arriving(reader, order):

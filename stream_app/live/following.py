@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from models.detector import Detector
+from stream_app.alerts.others import must_suit
 from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable, BundleRefused, ConfigurationError
 from stream_app.live.metrics import Metrics
@@ -222,6 +223,7 @@ class Following(Models):
                 f"{pointer.name} cuts the stream into other windows than the version that serves; publish it under"
                 " another detector's name"
             )
+        must_suit(detector, self._config.alarms.also)
         return Model(detector, pointer.version, pointer.name)
 
     def _raise_problems(self) -> None:

@@ -77,7 +77,12 @@ class ModelReport:
     @property
     def opened(self) -> int:
         """Alerts that began within the range."""
-        return sum(bool(alert["opened"]) for alert in self.alerts.values())
+        return len(self.promised_ones)
+
+    @property
+    def promised_ones(self) -> list[dict[str, Any]]:
+        """Alerts that began within the range, of the reason whose rate is promised."""
+        return _promised_ones(self.alerts)
 
 
 def report_of(model: Model, config: Config, span: Span) -> ModelReport:
@@ -86,7 +91,7 @@ def report_of(model: Model, config: Config, span: Span) -> ModelReport:
     settings = Settings.of(risk, overlap_of(model.detector))
     scored = findings.scored(model.folder, span, settings.gap)
     alerts = alerts_of(model.folder)
-    opened = sum(bool(alert["opened"]) for alert in alerts.values())
+    opened = len(_promised_ones(alerts))
     lowest = -math.log(settings.rate)
     excess = scored.peaks[scored.peaks > lowest] - lowest
     quantiles = exponential_quantiles(excess) if len(excess) else None
@@ -103,6 +108,10 @@ def report_of(model: Model, config: Config, span: Span) -> ModelReport:
         _space(model),
         findings.drift_events(model.folder),
     )
+
+
+def _promised_ones(alerts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [alert for alert in alerts.values() if alert["opened"] and alert["reason"] == "tail"]
 
 
 def placement_of(detector: Any) -> Placement | None:

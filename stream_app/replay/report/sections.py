@@ -62,7 +62,7 @@ def _cumulative(reports: list[ModelReport]) -> Figure:
             traces += figures.between(ms(edges), np.maximum(low, 0), high, f"95 % of promise {label.upper()}")
         dash = {"dash": "dash", "color": "var(--threshold)" if report is reports[0] else f"var(--{label}-faint)"}
         traces.append(line(ms(edges), mean, label, f"promised {label.upper()}", line=dash))
-        opened = sorted(_ms(a["data_start_time"]) for a in report.alerts.values() if a["opened"])
+        opened = sorted(_ms(a["data_start_time"]) for a in report.promised_ones)
         x = [ms(edges)[0], *opened, ms(edges)[-1]]
         y = [0, *range(1, len(opened) + 1), len(opened)]
         traces.append(line(x, y, label, f"opened {report.model.title}", line={"shape": "hv", "width": 2}))
@@ -70,7 +70,7 @@ def _cumulative(reports: list[ModelReport]) -> Figure:
 
 
 def _by_entity(reports: list[ModelReport]) -> Table:
-    opened = [Counter(a["entity"] for a in r.alerts.values() if a["opened"]) for r in reports]
+    opened = [Counter(a["entity"] for a in r.promised_ones) for r in reports]
     names = sorted({*reports[0].scored.windows}, key=lambda e: (-max(o[e] for o in opened), e))
     columns = ["entity", "windows"] + [f"{r.model.label.upper()} {w}" for r in reports for w in ("promised", "opened")]
     rows = []

@@ -1,0 +1,81 @@
+"""Alerts for other reasons than the tail, where `alarms.also` asks for them: windows of no known behaviour, and drift.
+
+In: windows with scores and verdicts, drift events. Out: `Alert` messages. Remembers: per entity the open episode of
+noise, in one row; nothing of drift, whose alerts are opened and closed with the window that showed it.
+
+Neither is part of the alarm contract: noise is calibrated to a share of normal windows, not to episodes a week. Windows
+that no threshold can judge yet give neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from models.detector import Detector, Scored
+from models.scenes import I32, Scenes
+from stream_app.alerts.alert import Alert
+from stream_app.alerts.episodes import NOISE_STAGE, Episodes, Origin
+from stream_app.errors import ConfigurationError
+from stream_app.keys import Keys
+from stream_app.threshold.judgement import Judged
+
+MEMBERSHIP = "membership"  # in a bundle's tail: tau, and the share of held-out normal windows that are noise
+FALSE_RATE = 0.05  # of normal windows that count as none of the known behaviours
+
+
+class OtherReasons:
+    """The opt-in rules for all entities of a partition."""
+
+    def __init__(self, origin: Origin, detector: Detector, keys: Keys, also: Sequence[str]) -> None:
+        """Raises ConfigurationError where the bundle can't tell what is noise."""
+        self._below = membership_needed(detector) if "noise" in also else None
+        self._noise = Episodes(origin, keys, reason="noise")
+        self._drift = Episodes(origin, keys, reason="drift") if "drift" in also else None
+
+    def update(self, scenes: Scenes, scored: Scored, judged: Judged, drifted: Sequence[int]) -> list[Alert]:
+        """drifted: windows at which a drift was noticed. Windows of one entity are neighbours, in order."""
+        found: list[Alert] = []
+        known = np.isfinite(judged.threshold)
+        if self._below is not None:
+            noise = known & ((scored.cluster < 0) | (scored.membership_probability < self._below))
+            of_noise = replace(judged, alarm=noise, episode_open=noise, episode_worse=np.zeros(len(noise), bool))
+            found += self._noise.update(scenes, scored, of_noise)
+        if self._drift is not None:
+            for i in drifted:
+                found += self._drift.at_once(scenes, scored, judged, i) if known[i] else []
+        return found
+
+    def end(self, slots: I32) -> list[Alert]:
+        """Nothing more is awaited of these entities for now."""
+        return [] if self._below is None else self._noise.end(slots)
+
+
+def must_suit(detector: Detector, also: Sequence[str]) -> None:
+    """Raises ConfigurationError where the bundle can't do what is asked for."""
+    if "noise" in also:
+        membership_needed(detector)
+
+
+def membership_needed(detector: Detector) -> float:
+    """The membership below which a window is noise. Raises ConfigurationError where the bundle has none to offer."""
+    found: Any = detector.tail.get(MEMBERSHIP)
+    if found is None:
+        raise ConfigurationError(
+            "alarms.also: noise needs a bundle that was trained with it: tailrace train --config with the same alarms"
+        )
+    tau, noise = map(float, found)
+    if noise > FALSE_RATE:
+        raise ConfigurationError(
+            f"alarms.also: noise can't be had with this bundle: {noise:.0%} of normal windows belong to no known "
+            f"behaviour, and {FALSE_RATE:.0%} are allowed"
+        )
+    return tau
+
+
+def stages(also: Sequence[str]) -> tuple[str, ...]:
+    """The rows that the rules need."""
+    return (NOISE_STAGE,) if "noise" in also else ()
