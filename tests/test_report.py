@@ -89,3 +89,10 @@ def test_a_drawn_series_keeps_its_extremes(rows: list[tuple[int, float]], bucket
     order = np.argsort(t, kind="stable")
     kept = highest(t[order].astype(np.int64), value[order].astype(float), buckets)
     assert value[order][kept].max() == value.max()
+
+
+@pytest.mark.parametrize("peaks", [[], [1.0], [0.5] * 40, [0.5] * 30 + [2.0] * 30])
+def test_peaks_that_are_the_same_have_no_law_above_the_highest(peaks: list[float]) -> None:
+    found = stability(np.array(peaks), 0.0)
+    assert len(found.threshold) == len(found.shape) == len(found.n)
+    assert (found.n > 0).all()

@@ -28,10 +28,11 @@ from models.token_windows import WindowValues, nothing_remembered, scored_before
 from models.tokens import N_ORDINARY, PARTS, TokenDetector, TokenScale, token_values
 from stream_app.errors import ConfigurationError
 from stream_app.intervals import Interval
-from stream_app.threshold.population import fit_population
+from stream_app.threshold.population import FEWEST_SCORES, fit_population
 from training.dataset import Dataset
 from training.fit_lstm import Curve, LstmTraining, fit_lstm, steps_within
 from training.fit_placement import Placed, fit_membership, fit_placement
+from training.limits import WINDOWS_FEW, few_windows
 from training.token_report import token_report
 from training.token_sessions import Sessions, apart, by_frequency, runs, sessions_of, windows_of
 
@@ -162,6 +163,14 @@ def _must_suffice(data: Dataset, sessions: Sessions, how: TokenTraining) -> None
             f"{len(data)} tokens in {len(data.entities)} sessions are too few to train on: at least {TOKENS_MIN} "
             f"tokens are needed, in at least {how.folds} sessions or in one of {one} tokens"
         )
+    n = len(windows_of(sessions, how.windows))
+    if n < FEWEST_SCORES:
+        raise ConfigurationError(
+            f"{len(data):,} tokens in {len(data.entities)} sessions make {n} windows, too few to tell how normal ones "
+            f"score; at least {FEWEST_SCORES} are needed: sessions, or {how.windows.stride_tokens} tokens more in them"
+        )
+    if n < WINDOWS_FEW:
+        how.say(few_windows(n))
 
 
 def _shares(counts: I64, n_classes: int) -> F32:

@@ -12,6 +12,7 @@ DAY_S = 86_400.0
 PATTERNS = (("daily", "days", DAY_S), ("weekly", "weeks", 7 * DAY_S))
 TIMES_SEEN = 3  # a pattern seen fewer times can't be told from chance
 ENTITIES_FEW = 3
+WINDOWS_FEW = 1_000  # below it fewer than ten windows show what a risk of 1 % is
 CLUSTERS_NOISY = 0.4  # of the training windows in no cluster: the clusters say little
 
 
@@ -54,6 +55,19 @@ def sensor_limits(given: Given) -> Iterator[str]:
             f"{given.noise:.0%} of the training windows belong to no known behaviour: clusters name the rest, and an "
             "alert's cluster says little. The score does not need them."
         )
+
+
+def few_windows(n: int, stride_s: float | None = None) -> str:
+    """A warning for whoever trains on so few windows, of time a stride each.
+
+    >>> few_windows(150, 9.0)
+    'warning: 150 windows are few: how often it alarms is extrapolated; 1,000 (2.5 hours of data) or more would show it'
+    """
+    wanted = f" ({spoken(WINDOWS_FEW * stride_s)} of data)" if stride_s else ""
+    return (
+        f"warning: {n:,} windows are few: how often it alarms is extrapolated; {WINDOWS_FEW:,}{wanted} or more would "
+        "show it"
+    )
 
 
 def spoken(seconds: float) -> str:

@@ -86,6 +86,8 @@ def look(data: Dataset) -> Look:
     constant = tuple(name for c, name in enumerate(data.sensors) if _is_constant(data.value[data.sensor == c]))
     if constant:
         notes.append(f"{len(constant)} of {len(data.sensors)} sensors never change: {', '.join(constant[:5])}")
+    if len(constant) == len(data.sensors):
+        raise ValueError(f"none of the {len(constant)} sensors ever changes; what is normal can't be learned from this")
     memory = max(MEMORY + 2, patch, max(LAGS) * per_bin + 1)
     every = max(1, PATCH_US // step_us)
     stride = every * max(1, round(STRIDE_US / (every * step_us)))

@@ -74,7 +74,10 @@ def read(source: str, period: Period, config: Config | None) -> Reading:
     rows = named.rows if inside.all() else named.rows.take(inside)
     if not len(rows):
         raise ConfigurationError(f"{source} holds no samples to train on" + (f": {'; '.join(notes)}" if notes else ""))
-    return Reading(dataset(named, rows), tuple(notes))
+    data = dataset(named, rows)
+    if again := len(rows) - len(data):
+        notes.append(f"{again:,} samples left out: their sensor has another one of the same time, which came first")
+    return Reading(data, tuple(notes))
 
 
 def time_us(text: str, option: str) -> int:

@@ -189,10 +189,11 @@ def _tail(told: Told) -> Section:
         f"the scores' mean deviation ({law['scale']:.3g}). An entity begins with it; it counts as "
         f"{law['borrowed']:,.0f} windows of its own.",
     )
-    if len(peaks) < PEAKS_MIN:
-        return Section("Tail fit", (*words, "They are too few to be drawn against the law."))
     shape, scale = np.full(len(peaks), law["tail_shape"]), np.full(len(peaks), law["tail_scale"])
     found = depth(peaks, shape, scale)
+    found = found[np.isfinite(found)]  # scores that are nearly all the same leave no law to measure by
+    if len(found) < PEAKS_MIN:
+        return Section("Tail fit", (*words, "They are too few to be drawn against the law."))
     charts = (
         Chart(_qq(found), 400, "Depth of the peaks under the fitted law against an exponential law (QQ), 95 % band"),
         Chart(
@@ -209,7 +210,7 @@ def _said(shape: float) -> str:
 
 
 def _qq(found: F64) -> Figure:
-    q = exponential_quantiles(found[np.isfinite(found)])
+    q = exponential_quantiles(found)
     most = max(float(q.expected[-1]), float(q.seen[-1]))
     within = {"range": [-0.03 * most, 1.05 * most]}
     traces = (
@@ -222,7 +223,7 @@ def _qq(found: F64) -> Figure:
 
 
 def _stable(found: F64) -> Figure:
-    s = stability(found[np.isfinite(found)], 0.0)
+    s = stability(found, 0.0)
     panels = []
     for name, right in (("shape", 0.0), ("scale", 1.0)):
         value, error = getattr(s, name), 1.96 * getattr(s, f"{name}_error")

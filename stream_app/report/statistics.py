@@ -86,6 +86,7 @@ def stability(peaks: F64, lowest: float) -> Stability:
     ordered = np.sort(peaks[peaks > lowest])
     highest = ordered[-PEAKS_MIN] if len(ordered) > PEAKS_MIN else lowest
     threshold = np.linspace(lowest, highest, STEPS) if highest > lowest else np.empty(0)
+    threshold = threshold[threshold < ordered[-1:].max(initial=-np.inf)]  # peaks may all be the same
     fits = [zhang_stephens(ordered[ordered > u] - u) for u in threshold]
     n = len(ordered) - np.searchsorted(ordered, threshold, side="right")
     shape, scale = np.array([f.shape for f in fits]), np.array([f.scale for f in fits])
