@@ -29,7 +29,12 @@ def use_all_cores() -> None:
     """For commands that have the machine to themselves. To be called before numpy is loaded: libraries read then that
     they are to keep to one thread."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    allow(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    allow(cores())
+
+
+def cores() -> int:
+    """That this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def each(what: Callable[[P], R], pieces: Iterable[P]) -> list[R]:

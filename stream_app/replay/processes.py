@@ -36,6 +36,7 @@ class Shared:
     folder: str
     config: str | None = None
     brokers: str | None = None
+    processes: int = 1  # that share the machine's cores
 
 
 async def run_parts(shared: Shared, parts: list[Part], processes: int, tell: Callable[[int], None]) -> None:
@@ -97,6 +98,7 @@ async def _follow(lines: asyncio.StreamReader, part: Part, progressed: Callable[
 
 def main(shared: Shared) -> NoReturn:
     """Does the parts that come on standard input, until it ends."""
+    from models import threads
     from models.detector import Detector
     from stream_app.cli.connection import connection
     from stream_app.live.worker import keep_freed_memory
@@ -105,6 +107,7 @@ def main(shared: Shared) -> NoReturn:
     from stream_app.replay.settings import of_topic
 
     keep_freed_memory()
+    threads.allow(max(1, threads.cores() // shared.processes))
     folder = Path(shared.folder)
     config = of_topic(connection(Path(shared.config) if shared.config else None, shared.brokers), shared.topic)
     opened: dict[str, Detector] = {}

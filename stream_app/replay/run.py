@@ -79,7 +79,7 @@ def replay(order: Order, say: Say = lambda line: None) -> Replayed:
     config = of_topic(connection(order.config, order.brokers), order.topic)
     models = open_models(config, order.topic, order.models)
     place = str(order.config) if order.config else None
-    shared = Shared(order.topic, str(order.out / folder.WORK), place, order.brokers)
+    shared = Shared(order.topic, str(order.out / folder.WORK), place, order.brokers, order.processes)
 
     def parts(waiting: list[Part], tell: Callable[[int], None]) -> None:
         asyncio.run(run_parts(shared, waiting, order.processes, tell))
