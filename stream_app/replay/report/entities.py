@@ -139,11 +139,10 @@ def entities(reports: list[ModelReport], names: list[str], signals: list[Signal]
         if total > len(parts)
         else ""
     ]
-    words.append(
-        "Shaded: alerts. Values are the lowest and highest of each stretch of time, so no spike is lost; drag to look "
-        "closer, double-click to go back."
-    )
-    return Section("Signals, scores and alerts", tuple(filter(None, words)), tuple(parts))
+    spikes = " Values are the lowest and highest of each stretch of time, so no spike is lost." if signals else ""
+    words.append(f"Shaded: alerts.{spikes} Drag to look closer, double-click to go back.")
+    heading = "Signals, scores and alerts" if signals else "Scores and alerts"  # tokens are no signal to be drawn
+    return Section(heading, tuple(filter(None, words)), tuple(parts))
 
 
 def _strongest(entity: str, reports: list[ModelReport], signals: list[Signal]) -> list[Signal]:
@@ -173,12 +172,8 @@ def _entity(name: str, own: list[tuple[ModelReport, EntityScores]], signals: lis
     margin = {"l": 76, "r": 16, "t": 58, "b": 44}
     figure = figures.over_time(panels, bands[:BANDS_MAX], margin=margin, hovermode="x")
     height = 120 + 44 + 84 * len(signals) + 170 * len(own)
-    return Chart(
-        figure,
-        height,
-        f"{name}: alerts, the {len(signals)} sensors that they name first, in their own units, and scores",
-        name,
-    )
+    drawn = f", the {len(signals)} sensors that they name first, in their own units," if signals else ""
+    return Chart(figure, height, f"{name}: alerts{drawn} and scores", name)
 
 
 def _alerts_panel(entity: str, reports: list[ModelReport]) -> Panel:
