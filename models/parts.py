@@ -247,9 +247,9 @@ class ReconstructionPart:
         gap: F64 = ridge.errors_of(self.known, features, views.table.mean[where], present)[0].astype(np.float64)
         if len(present) > WITNESSES_MAX:
             return gap[:, None]
-        others = [_but(present, sensor) for sensor in range(len(present))]
-        rest = [ridge.errors_of(self.known, features, views.table.mean[where], seen)[0].sum() for seen in others]
-        return np.where(present, np.maximum(gap.sum() - np.array(rest, np.float64), 0), 0)[:, None]
+        others = np.stack([_but(present, sensor) for sensor in range(len(present))])
+        rest = ridge.errors_without(self.known, features, views.table.mean[at], others).sum(1)
+        return np.where(present, np.maximum(gap.sum() - rest.astype(np.float64), 0), 0)[:, None]
 
     def expected(self, views: Views, at: int) -> F32:
         """[c] in the squashed view."""

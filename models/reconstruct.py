@@ -134,6 +134,19 @@ def errors_of(known: Reconstruction, x: F32, mean: F32, present: Bool) -> F32:
     return np.where(present, gap**2, 0).astype(np.float32)
 
 
+def errors_without(known: Reconstruction, x: F32, mean: F32, present: Bool) -> F32:
+    """As `errors_of` one frame, of features [1, features] and [c], for several choices of present sensors [m, c]."""
+    gap = (mean - x @ _stacked(known, present.tobytes()))[:, 0] / (known.rms + FLOOR)
+    return np.where(present, gap**2, 0).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def _stacked(known: Reconstruction, patterns: bytes) -> F32:
+    """The weights of several choices. [m, features, c]"""
+    present = np.frombuffer(patterns, bool).reshape(-1, len(known.rms))
+    return np.stack([known.weights(pattern) for pattern in present])
+
+
 @dataclass(frozen=True)
 class Subspace:
     """Principal components of patches."""

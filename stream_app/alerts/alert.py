@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from models.detector import Detector
+from models.scenes import I64
 
 Status = Literal["open", "update", "closed", "retracted"]
 Reason = Literal["tail", "noise", "drift", "classifier"]
@@ -98,3 +99,12 @@ def rfc3339(us: int | np.int64) -> str:
     """
     moment = _EPOCH + timedelta(microseconds=int(us))
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def rfc3339s(us: I64) -> list[str]:
+    """As `rfc3339`, of many.
+
+    >>> rfc3339s(np.array([0, 1_700_000_000_123_456]))
+    ['1970-01-01T00:00:00.000000Z', '2023-11-14T22:13:20.123456Z']
+    """
+    return [f"{text}Z" for text in np.datetime_as_string(us.astype("datetime64[us]"), unit="us").tolist()]

@@ -20,7 +20,7 @@ import numpy as np
 
 from models.detector import Scored, SensorPart
 from models.scenes import I32, I64, Scenes
-from stream_app.alerts.alert import Alert, AlertSensor, Cluster, Input, Reason, Status, rfc3339
+from stream_app.alerts.alert import Alert, AlertSensor, Cluster, Input, Reason, Status, rfc3339, rfc3339s
 from stream_app.keys import Keys
 from stream_app.threshold.judgement import Judged
 
@@ -186,7 +186,10 @@ class Episodes:
             row["sensor"][k], row["contribution"][k] = self._index[p.sensor], p.contribution
             row["actual"][k] = np.nan if p.actual is None else p.actual
             row["expected"][k] = np.nan if p.expected is None else p.expected
-        bins = [tuple((self._place(at), float(share)) for at, share in p.bins) for p in kept]
+        bins = [
+            tuple(zip(self._places([at for at, _ in p.bins]), (share for _, share in p.bins), strict=True))
+            for p in kept
+        ]
         return tuple(self._sensor(row, k, of) for k, of in enumerate(bins))
 
     def _explained(self, row: Any) -> tuple[AlertSensor, ...]:
@@ -202,9 +205,9 @@ class Episodes:
             return None
         return self._origin.words.get(int(value), NO_WORD) if self._origin.words else float(value)
 
-    def _place(self, at: int) -> str:
-        """A bin's start as a time; of a sequence the token's index."""
-        return str(at) if self._origin.words else rfc3339(at)
+    def _places(self, starts: list[int]) -> list[str]:
+        """The starts of bins as times; of a sequence the tokens' indices."""
+        return [str(at) for at in starts] if self._origin.words else rfc3339s(np.array(starts, np.int64))
 
 
 @dataclass(frozen=True)

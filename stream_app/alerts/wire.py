@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import orjson
 
+from stream_app.alerts.alert import rfc3339s
 from stream_app.alerts.episodes import Alert
 from stream_app.judging import ScoredWindows
 from stream_app.samples import Headers
@@ -59,8 +59,8 @@ def _score_columns(windows: ScoredWindows, topic: str, partition: int) -> dict[s
     return {
         "detector": [speaker.detector] * n,
         "entity": windows.entities,
-        "data_start_time": _rfc3339(scenes.start_us),
-        "data_end_time": _rfc3339(scenes.end_us),
+        "data_start_time": rfc3339s(scenes.start_us),
+        "data_end_time": rfc3339s(scenes.end_us),
         "anomaly_score": scored.score.tolist(),
         "threshold": judged.threshold.tolist(),
         "tail_probability": judged.tail_probability.tolist(),
@@ -75,12 +75,3 @@ def _score_columns(windows: ScoredWindows, topic: str, partition: int) -> dict[s
             for first, last in offsets
         ],
     }
-
-
-def _rfc3339(us: Any) -> list[str]:
-    """RFC 3339 in UTC, to the microsecond.
-
-    >>> _rfc3339(np.array([0, 1_700_000_000_123_456]))
-    ['1970-01-01T00:00:00.000000Z', '2023-11-14T22:13:20.123456Z']
-    """
-    return [f"{text}Z" for text in np.datetime_as_string(us.astype("datetime64[us]"), unit="us").tolist()]

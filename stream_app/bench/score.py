@@ -69,11 +69,12 @@ def train(folder: Path, values: np.ndarray[Any, np.dtype[np.float64]], period_us
     return train_on(folder, sensor_table(values, period_us))
 
 
-def train_on(folder: Path, table: pa.Table) -> Path:
-    """As `train`, on any table."""
+def train_on(folder: Path, table: pa.Table, *options: str) -> Path:
+    """As `train`, on any table, with options of the command."""
     pq.write_table(table, folder / "train.parquet")
     command = [str(Path(sys.executable).with_name("tailrace")), "train", "--input", str(folder / "train.parquet")]
-    done = subprocess.run([*command, "--out", str(folder / "bundle")], capture_output=True, text=True, check=False)
+    command += ["--out", str(folder / "bundle"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise TailraceError(f"the bundle for the benchmark could not be trained: {done.stderr.strip()[-200:]}")
     return folder / "bundle"
