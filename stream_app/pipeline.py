@@ -95,11 +95,15 @@ class Pipeline:
 
     def step_samples(self, samples: Samples) -> Result:
         """Takes samples that are columns already, as a file gives them. Their entities are slots of `keys`."""
+        return self.judge(self.rate_samples(samples))
+
+    def rate_samples(self, samples: Samples) -> Unjudged:
+        """As `rate`."""
         if len(runs := samples.runs):
             self._ledger.begin(int(runs.offset[0]), int(runs.offset[-1]) + 1, int(runs.clock_us[-1]))
-        result = self.judge(self._rate(Decoded(samples)))
+        unjudged = self._rate(Decoded(samples))
         self._ledger.settle(self.safe_offset())
-        return result
+        return unjudged
 
     def finish(self) -> Result:
         """The end of a file: all windows close."""

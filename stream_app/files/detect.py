@@ -5,7 +5,9 @@ In: a file and a bundle. Out: a folder of results. Remembers: what the pipeline 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from stream_app.files.reader import Reader
 from stream_app.files.results import ResultFolder
 from stream_app.files.run import FileRun
 from stream_app.opening import open_bundle
-from stream_app.pipeline import Pipeline, PipelineSpec
+from stream_app.pipeline import Pipeline, PipelineSpec, Unjudged
+
+SWITCH_S = 0.0005  # judging is Python's own work, and by default a product that is done waits for it ten times as long
 
 
 @dataclass(frozen=True)
@@ -57,15 +61,49 @@ def detect_with(detector: Detector, job: Job) -> Summary:
     spec = PipelineSpec(config, detector, topic=job.file.name, watches_drift="drift" in config.alarms.also)
     run = FileRun(Pipeline(spec), reader, detector)
     with ResultFolder(job.out, detector, config.detector) as out, progress(job.file.name, order.n_rows) as tell:
-        for rows in arriving(reader, order):
-            out.add(run.pipeline.step_samples(run.samples(rows, order, ends=not job.still_open)))
-            run.release()
-            tell(run.n_taken)
+        with _Judging(run.pipeline, out) as judging:
+            for rows in arriving(reader, order):
+                judging.take(run.pipeline.rate_samples(run.samples(rows, order, ends=not job.still_open)))
+                if run.holds_much:
+                    judging.wait()
+                    run.release()
+                tell(run.n_taken)
         if not job.still_open:
             out.add(run.pipeline.finish())
         accounting = run.accounting()
         out.finish(accounting, run.refused())
     return Summary(accounting, out.n_alerts, tuple(_notes(reader, order, run)))
+
+
+class _Judging:
+    """Judges and writes a batch while the next one is read and scored."""
+
+    def __init__(self, pipeline: Pipeline, out: ResultFolder) -> None:
+        self._pipeline, self._out, self._thread = pipeline, out, ThreadPoolExecutor(1, "judging")
+        self._at_work: Future[None] | None = None
+
+    def __enter__(self) -> _Judging:
+        self._patience = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            self._thread.shutdown()
+            sys.setswitchinterval(self._patience)
+
+    def take(self, unjudged: Unjudged) -> None:
+        self.wait()
+        self._at_work = self._thread.submit(lambda: self._out.add(self._pipeline.judge(unjudged)))
+
+    def wait(self) -> None:
+        """Until nothing is at work. Raises what went wrong there."""
+        at_work, self._at_work = self._at_work, None
+        if at_work is not None:
+            at_work.result()
 
 
 def _config(job: Job, detector: Detector) -> Config:

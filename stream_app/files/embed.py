@@ -112,7 +112,8 @@ def _windows(reader: Reader, detector: Detector, shard: tuple[int, int]) -> Iter
         for rows in arriving(reader, order):
             mine = _mine(rows, reader, shard)
             yield from _scored(run.pipeline.step_samples(run.samples(mine, order, ends=True)))
-            run.release()
+            if run.holds_much:
+                run.release()
             tell(float(rows.row[-1]) if len(rows) else 0.0)
         yield from _scored(run.pipeline.finish())
 

@@ -53,11 +53,15 @@ class FileRun:
             end=np.arange(n + n_over) >= n,
         )
 
+    @property
+    def holds_much(self) -> bool:
+        """Whether it is time to release."""
+        return self.n_taken - self._n_released >= RELEASE_EVERY
+
     def release(self) -> None:
-        """What a worker does at a checkpoint: entities that ended leave memory."""
-        if self.n_taken - self._n_released >= RELEASE_EVERY:
-            self._n_released = self.n_taken
-            self.pipeline.committed(self.pipeline.checkpoint())
+        """What a worker does at a checkpoint: entities that ended leave memory. Nothing else is at work then."""
+        self._n_released = self.n_taken
+        self.pipeline.committed(self.pipeline.checkpoint())
 
     def refused(self) -> dict[str, int]:
         """Samples that could not be used, by reason."""
