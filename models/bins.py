@@ -80,6 +80,11 @@ class Bins:
         frame = self.stretches.frame
         return frame[:-1] + grid.memory - 1, frame[1:]
 
+    def entity(self) -> I32:
+        """The entity of each scored frame. [n]"""
+        total = np.concatenate([[0], np.cumsum(self.stretches.fresh)])
+        return np.repeat(self.stretches.entity, np.diff(total[self.stretches.window]))
+
     def shared(self, grid: Grid) -> I64:
         """The frame whose patch each scored frame shares: the last of its `every`, which end where windows do. [n]
 

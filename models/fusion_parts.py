@@ -65,7 +65,7 @@ class FusionMaskedPart:
     def there(self, views: Views, at: I64) -> Bool:
         """[n, c, BINS] whether the sensor is present now and was at the bin's end."""
         back = self.spacing * np.arange(BINS - 1, -1, -1)
-        was: Bool = views.present[at[:, None] - back].transpose(0, 2, 1)  # [n, BINS, c] -> [n, c, BINS]
+        was: Bool = views.heard[at[:, None] - back].transpose(0, 2, 1)  # [n, BINS, c] -> [n, c, BINS]
         return was & views.present[at][:, :, None]
 
     def errors(self, views: Views, at: I64) -> F64:

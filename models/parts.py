@@ -44,7 +44,8 @@ class Views:
     wide: F32  # 3 asinh(z / 3)
     linear: F32  # z, clipped
     table: ridge.Table
-    present: Bool
+    present: Bool  # what parts judge; of scored frames without the sensors that are stuck
+    heard: Bool  # whether there is a value, stuck or not
     sights: Sights = field(default_factory=Sights)  # what the networks say; see models.networks
 
 
@@ -66,7 +67,7 @@ def views(bins: Bins, moments: Moments) -> Views:
     std = np.where(present, np.arcsinh((bins.std - moments.std_centre) / moments.std_scale), 0).astype(np.float32)
     slope = np.where(present, np.arcsinh((bins.slope - moments.slope_centre) / moments.slope_scale), 0)
     table = ridge.Table(squashed, std, slope.astype(np.float32))
-    return Views(squashed, wide, np.clip(bins.mean, -LINEAR_MAX, LINEAR_MAX), table, present)
+    return Views(squashed, wide, np.clip(bins.mean, -LINEAR_MAX, LINEAR_MAX), table, present, present)
 
 
 class Part(Protocol):
@@ -233,11 +234,16 @@ class ReconstructionPart:
     def needs(self) -> int:
         return self.known.inputs.reach + 1
 
-    def score(self, views: Views, at: I64) -> F64:
-        out = np.zeros(len(at))
+    def errors(self, views: Views, at: I64) -> F32:
+        """[n, c] at the frames `at`; zero for the absent."""
+        out = np.zeros((len(at), views.present.shape[1]), np.float32)
         for pattern, rows in patterns(views.present[at]):
-            gap = ridge.errors(self.known, views.table, at[rows], pattern)
-            out[rows] = gap.sum(1, dtype=np.float64) / pattern.sum()
+            out[rows] = ridge.errors(self.known, views.table, at[rows], pattern)
+        return out
+
+    def score(self, views: Views, at: I64) -> F64:
+        n_present = np.maximum(views.present[at].sum(1), 1)
+        out: F64 = self.errors(views, at).sum(1, dtype=np.float64) / n_present
         return out
 
     def shares(self, views: Views, at: int) -> F64:

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import levels
+from models import levels, stuck
 from models import own_references as own
 from models.bins import NEVER, Bins, Grid, bins
 from models.detector import Frames, Scored, SensorPart, WindowSpec
 from models.embedding import Embedding, embed
 from models.explanation import explain
-from models.networks import Networks, code_of, seen_by
-from models.parts import OF_PATCHES, DistancePart, Moments, Part, Views, settled, views
+from models.networks import Networks, apart, code_of, seen_by
+from models.parts import OF_PATCHES, DistancePart, Moments, Part, ReconstructionPart, Views, settled, views
 from models.placement import Placement, assign
 from models.scenes import F32, F64, I32, I64, Bool, Scenes
 
@@ -52,6 +52,7 @@ class Fitted:
     known: Placement
     networks: Networks
     own: own.OwnPace | None = None  # whether entities keep references of their own
+    still: I32 | None = None  # [c] frames for which a sensor may stand still; 0: for ever; None: every sensor may
 
     @property
     def distances(self) -> dict[str, DistancePart]:
@@ -79,7 +80,9 @@ class SensorDetector:
         self.cluster_names: dict[int, str] = {}
         grid = fitted.grid
         self.windows = WindowSpec(grid.length * grid.step_us, grid.stride * grid.step_us)
-        self.carry_initial = initial_row(fitted.pace, own.layout(fitted.distances, fitted.own) if fitted.own else [])
+        more = own.layout(fitted.distances, fitted.own) if fitted.own else []
+        more += stuck.layout(len(fitted.sensors)) if fitted.still is not None else []
+        self.carry_initial = initial_row(fitted.pace, more)
 
     def score(self, scenes: Scenes, carry: NDArray[np.void]) -> Scored:
         """Scores windows; see the protocol. Costs by frames, whatever the overlap of the windows."""
@@ -90,7 +93,8 @@ class SensorDetector:
         scaling, until = self.fitted.scaling, carry["until"][owner]
         seen = bins(scenes, self.fitted.grid, until, (scaling.centre, scaling.scale))
         view = seen_by(self.fitted.networks, views(seen, scaling.moments), seen.runs(self.fitted.grid))
-        frame_owner = np.searchsorted(entities, _frame_entity(seen))
+        frame_owner = np.searchsorted(entities, seen.entity())
+        view = self._apart((seen, view), frame_owner, carry)
         before = carry["last"].copy()
         judged = self._judge((seen, view), frame_owner, carry)
         carry["until"][owner] = scenes.end_us // self.fitted.grid.step_us  # the last window of each entity stands
@@ -107,6 +111,24 @@ class SensorDetector:
         cluster, membership, embedding = self._place(view, ends)
         told = self._explainer((seen, view), frames, judged, best)
         return Scored(score, parts, cluster, membership, embedding, frames, carry, told)
+
+    def _apart(self, data: tuple[Bins, Views], owner: I64, carry: NDArray[np.void]) -> Views:
+        """The views without the sensors that are stuck, where they are; who does not rebuild sensors can't tell."""
+        (seen, view), limit, part = data, self.fitted.still, self.fitted.parts.get("reconstruction")
+        if limit is None or not isinstance(part, ReconstructionPart):
+            return view
+        unit = self.fitted.unit[list(self.fitted.parts).index("reconstruction")]
+
+        def loudness(rows: I64) -> F64:
+            """Of each sensor's contradiction: one lifts the score by itself to what is rare in normal frames."""
+            at = seen.scored[rows]
+            ratio = part.errors(view, at) / (unit * np.maximum(view.present[at].sum(1), 1)[:, None])
+            out: F64 = np.minimum(ratio / len(self.fitted.parts), 1.0) ** 2
+            return out
+
+        out = np.zeros(view.present.shape, bool)
+        out[seen.scored] = stuck.stuck(seen, (owner, carry), limit, loudness)
+        return apart(self.fitted.networks, view, out, seen.runs(self.fitted.grid))
 
     def _nearer(self, view: Views, shared: I64, first: I64, carry: NDArray[np.void]) -> dict[str, F64]:
         """The distance parts of entities that keep references of their own; brings these up to date."""
@@ -183,12 +205,6 @@ def initial_row(pace: levels.Pace, more: list[tuple[str, type, tuple[int, ...]]]
     return row
 
 
-def _frame_entity(seen: Bins) -> I32:
-    """The entity of each scored frame."""
-    runs = seen.stretches
-    return np.repeat(runs.entity, _scored_per_stretch(seen))
-
-
 def _scored_per_stretch(seen: Bins) -> I64:
     runs = seen.stretches
     total = np.concatenate([[0], np.cumsum(runs.fresh)])
@@ -200,7 +216,7 @@ def _frames(seen: Bins, grid: Grid, score: F64) -> Frames:
     counts = _scored_per_stretch(seen)
     within = np.arange(len(score)) - np.repeat(np.cumsum(counts) - counts, counts)
     start = (np.repeat(seen.stretches.start, counts) + within) * grid.step_us
-    return Frames(_frame_entity(seen), start, start + grid.step_us, score)
+    return Frames(seen.entity(), start, start + grid.step_us, score)
 
 
 def _of_windows(fresh: I64, score: F64) -> tuple[I64, I64]:

@@ -36,6 +36,7 @@ from models.patches import PatchShape
 from models.placement import placement
 from models.placement import shapes as placement_shapes
 from models.rates import BINS
+from models.scenes import I32
 from models.sensors import Fitted, Scaling, SensorDetector
 
 PER_SENSOR = ("centre", "scale", "std_centre", "std_scale", "slope_centre", "slope_scale")
@@ -70,6 +71,7 @@ def pack(fitted: Fitted) -> tuple[dict[str, Any], Arrays]:
         "shapes": {},
         "encoder": fitted.embedding.encoder,
         "own": asdict(fitted.own) if fitted.own else None,
+        "still": None if fitted.still is None else fitted.still.tolist(),
         "networks": {},
     }
     more, settings["networks"] = pack_networks(fitted.networks)
@@ -104,6 +106,7 @@ def layout(settings: dict[str, Any]) -> Layout:
     """For `models.bundle`: name, shape and dtype of every array. Raises KeyError, TypeError, ValueError."""
     settings = settings["fitted"]
     _check_numbers(settings)
+    _still(settings)
     c, parts = len(settings["sensors"]), settings["parts"]
     _check_parts(settings)
     out: dict[str, tuple[tuple[int, ...], str]] = dict.fromkeys(PER_SENSOR, ((c,), "float64"))
@@ -171,6 +174,7 @@ def unpack(settings: dict[str, Any], arrays: Arrays) -> Fitted:
         placement(known, int(settings["placement"]["min_samples"])),
         networks,
         OwnPace(**settings["own"]) if settings["own"] else None,
+        _still(settings),
     )
 
 
@@ -227,6 +231,16 @@ def _check_own(settings: dict[str, Any]) -> None:
     widths = [_shape(settings["shapes"][name]).width for name in settings["parts"] if name in DISTANCES]
     if 4 * pace.slots * sum(widths) > OWN_BYTES_MAX:
         raise ValueError(f"own references of {4 * pace.slots * sum(widths)} bytes per entity")
+
+
+def _still(settings: dict[str, Any]) -> I32 | None:
+    """None in bundles from before there were limits. Raises ValueError."""
+    limit = settings.get("still")
+    if limit is None:
+        return None
+    if len(limit) != len(settings["sensors"]) or not all(isinstance(n, int) and 0 <= n < 1 << 31 for n in limit):
+        raise ValueError(f"{len(settings['sensors'])} sensors may stand still for {limit} frames")
+    return np.array(limit, np.int32)
 
 
 def _check_numbers(settings: dict[str, Any]) -> None:

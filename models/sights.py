@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.rates import BINS
-from models.scenes import F32, Bool
+from models.scenes import F32, I64, Bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,23 @@ class Sights:
 
     tcn: Forecasted | None = None
     fusion: Fused | None = None
+
+
+def at_frames(sights: Sights, at: I64, other: Sights) -> Sights:
+    """Where it is of the frames `at`, what the other sights say; both of the same networks. A copy."""
+    tcn, fusion = sights.tcn, sights.fusion
+    if tcn is not None and other.tcn is not None:
+        tcn = Forecasted(_put(tcn.guess, at, other.tcn.guess), _put(tcn.code, at, other.tcn.code))
+    if fusion is not None and other.fusion is not None:
+        pairs = [(getattr(fusion, name), getattr(other.fusion, name)) for name in ("forecast", "masked", "code")]
+        fusion = Fused(*(_put(mine, at, theirs) for mine, theirs in pairs))
+    return Sights(tcn, fusion)
+
+
+def _put(mine: F32, at: I64, theirs: F32) -> F32:
+    out = mine.copy()
+    out[at] = theirs[at]
+    return out
 
 
 def inputs(table: tuple[F32, F32, F32], present: Bool) -> F32:

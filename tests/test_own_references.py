@@ -26,7 +26,7 @@ SHAPE = PatchShape(3, 2)
 
 
 def views(x: np.ndarray, present: np.ndarray) -> Views:
-    return Views(x, x, x, Table(x, x, x), present)
+    return Views(x, x, x, Table(x, x, x), present, present)
 
 
 def slow(known: DistancePart, seen: Views, at: np.ndarray, pace: OwnPace) -> list[float]:

@@ -25,6 +25,7 @@ from models.reconstruct import Subspace, fit_subspace
 from models.scenes import F32, F64, I64, Scenes
 from models.sensors import Fitted, Scaling, SensorDetector, initial_row
 from models.sensors_bundle import pack
+from models.stuck import limits
 from stream_app.intervals import Interval
 from stream_app.recipe import DEFAULT, Recipe
 from stream_app.threshold.population import FEWEST_SCORES, fit_population
@@ -94,6 +95,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     scenes, left_out = outside(cut(data, spec), data.entities, how.without)
     scaling = _scale(scenes, len(data.sensors))
     table = _table(scenes, seen.grid, scaling)
+    still = limits(table, how.like.still if how.like else None)
     again = how.like if how.sample is not None else None
     if again is not None and how.sample is not None:
         table = rehearsed(table, how.sample, again, scaling)
@@ -118,7 +120,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
         how.say(note)
     made = {name: part.part for name, part in parts.items()}
     fitted = Fitted(data.sensors, seen.grid, scaling, made, unit, pace, embedding, placed.known, trained.networks)
-    fitted = replace(fitted, own=_own(fitted, frames))
+    fitted = replace(fitted, own=_own(fitted, frames), still=still)
     scores = _held_scores(ratio, frames, pace)
     risk = _risk(len(scores) // seen.grid.stride, seen.grid, how.alarms_per_week)
     tail = fit_population(*_windows(scores, frames.entity, seen.grid.stride), 1)
