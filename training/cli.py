@@ -5,6 +5,7 @@ In: the command line. Out: data on stdout, everything else on stderr, an exit co
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from stream_app.errors import UsageError
 from training import cli_refit
 from training.cli_clusters import clusters
 
+BEGAN = time.monotonic()  # of the process, nearly: what loading takes is part of a time budget
 DEVICES = ("auto", "cpu", "cuda")
 app.add_typer(clusters, name="clusters")
 cli_refit.add_to(app)
@@ -50,7 +52,7 @@ def train(
 
     if device not in DEVICES:
         raise UsageError(f"--device is one of {', '.join(DEVICES)}, not {device}")
-    made = train(Order(source, out, config, start, until, seed, budget, device), note)
+    made = train(Order(source, out, config, start, until, seed, budget, device, BEGAN), note)
     if not made.facts:  # one of torchrun's processes, but the first
         return
     if as_json:

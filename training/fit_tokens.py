@@ -9,6 +9,7 @@ In: `Dataset` of tokens. Out: `Trained`: the bundle, and what the report shows. 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -30,9 +31,10 @@ from stream_app.errors import ConfigurationError
 from stream_app.intervals import Interval
 from stream_app.threshold.population import FEWEST_SCORES, fit_population
 from training.dataset import Dataset
-from training.fit_lstm import Curve, LstmTraining, fit_lstm, steps_within
+from training.fit_lstm import Curve, LstmTraining, fit_lstm
 from training.fit_placement import Placed, fit_membership, fit_placement
 from training.limits import WINDOWS_FEW, few_windows
+from training.token_budget import Wanted, within
 from training.token_report import token_report
 from training.token_sessions import Sessions, apart, by_frequency, runs, sessions_of, windows_of
 
@@ -41,10 +43,10 @@ LSTM = LstmTraining()
 TOKENS_MIN = 100  # fewer say nothing about order
 MEMORY_TOKENS_MAX = 3_000_000  # counting n-grams of all orders takes some 200 bytes a token
 HELD_TOKENS_MAX = 300_000  # per fold, to calibrate on: 3 s of scoring, and 10,000 windows
+PLACED_DRAWN = 4  # strides drawn for each window that the clusters are fitted to
 PLACED_MAX = 5_000  # windows that the clusters are fitted to: beyond it the tree grows, not what it shows
 LEAST_EXCESS = 0.01  # of a part's statistic beyond its 95 % point; .07 was the least seen on real sets
 LEAST_EXCESS_TOTAL = 0.5  # nats; 1 if the parts were exponential and one alone mattered
-NETWORKS_SHARE = 0.7  # of a time budget
 SESSION_RISK = 0.01  # false alarms per session that ends, where there is no other wish
 RISK_BOUNDS = (1e-5, 1e-2)
 STREAM_RISK = 1e-3  # per window, where sessions are too few to count
@@ -63,7 +65,9 @@ class TokenTraining:
     order: int = ORDER
     lstm: LstmTraining = LSTM
     device: str = "cpu"
-    budget_s: float | None = None  # cuts the networks' steps; the steps it came to are in the report
+    budget_s: float | None = None  # for everything that `fit` does; what it leaves out is said and in the report
+    tokens_max: int = MEMORY_TOKENS_MAX  # that n-grams are counted in; and calibrated on, if fewer than HELD_TOKENS_MAX
+    placed_max: int = PLACED_MAX  # windows that clusters are found in
     risk: float | None = None  # per window; None: by `default_risk`
     without: tuple[Interval, ...] = ()  # sessions that overlap them are not learned from
     noise: bool = False  # tell from which membership on a window is noise: for alarms.also
@@ -107,13 +111,14 @@ class _Held:
 
 def fit(data: Dataset, how: TokenTraining) -> Trained:
     """Everything that `train` does with tokens. Raises ConfigurationError, in words, where the data do not suffice."""
+    began = time.monotonic()
     vocabulary, counts = by_frequency(data)
     sessions, left_out = apart(sessions_of(data, vocabulary, how.windows), data, how.without)
     _must_suffice(data, sessions, how)
     rng = np.random.default_rng(how.seed)
     net = NetSettings(min(len(counts), N_CLASSES_MAX), hidden=how.hidden)
     ready = _Data(sessions, rng.permutation(len(sessions)) % how.folds, _shares(counts, net.n_classes), net)
-    how = _within_budget(how, net)
+    how, left = _within_budget(how, ready, began)
     folds = [_fold(ready, f, how, rng) for f in range(how.folds)]
     scale, scores, owner = _calibrated([fold.held for fold in folds])
     how.say(f"calibrated on {len(scores):,} windows of {len(np.unique(owner)):,} sessions that were held out")
@@ -124,7 +129,7 @@ def fit(data: Dataset, how: TokenTraining) -> Trained:
         vocabulary=vocabulary,
         windows=how.windows,
         nets=nets,
-        memory=fit_ngrams(runs(sessions.thinned(MEMORY_TOKENS_MAX, rng)), len(counts) - 1, how.order),
+        memory=fit_ngrams(runs(sessions.thinned(how.tokens_max, rng)), len(counts) - 1, how.order),
         scale=scale,
         view=view,
         known=placed.known,
@@ -132,15 +137,20 @@ def fit(data: Dataset, how: TokenTraining) -> Trained:
         risk=how.risk or default_risk(sessions, how.windows),
     )
     report = token_report(sessions, detector, [fold.curve for fold in folds], scores, placed)
-    report |= {"n_windows": len(scores), "left_out": left_out}
-    return Trained(_bundle(detector, _golden(ready, how, rng), how), tuple(report["choices"]), report)
+    report |= {"n_windows": len(scores), "left_out": left_out, "budget": list(left)}
+    return Trained(_bundle(detector, _golden(ready, how, rng), how), (*report["choices"], *left), report)
 
 
-def _within_budget(how: TokenTraining, net: NetSettings) -> TokenTraining:
+def _within_budget(how: TokenTraining, ready: _Data, began: float) -> tuple[TokenTraining, tuple[str, ...]]:
+    """The training cut to its budget, and what that leaves out."""
     if how.budget_s is None:
-        return how
-    most = steps_within(how.budget_s * NETWORKS_SHARE / how.folds, net, how.lstm)
-    return replace(how, lstm=replace(how.lstm, steps_max=most, steps_min=min(most, how.lstm.steps_min)))
+        return how, ()
+    wanted = Wanted(how.folds, how.order, how.lstm, how.placed_max, PLACED_DRAWN * how.windows.stride_tokens)
+    most = within(ready.sessions, ready.net, wanted, (how.budget_s, began))
+    lstm = replace(how.lstm, steps_max=most.steps_max, steps_min=min(most.steps_max, how.lstm.steps_min))
+    for note in most.notes:
+        how.say(note)
+    return replace(how, lstm=lstm, tokens_max=most.tokens_max, placed_max=most.placed_max), most.notes
 
 
 def _bundle(detector: TokenDetector, golden: Scenes, how: TokenTraining) -> Bundle:
@@ -186,9 +196,9 @@ def _fold(ready: _Data, f: int, how: TokenTraining, rng: np.random.Generator) ->
     others = ready.sessions.at(np.flatnonzero(ready.fold != f))
     net, curve = fit_lstm(runs(others), ready.net, how.lstm, how.seed * how.folds + f, how.device)
     how.say(f"network {f + 1} of {how.folds}: {curve.steps} steps, {curve.loss[-1]:.3f} nats per token at their end")
-    memory = fit_ngrams(runs(others.thinned(MEMORY_TOKENS_MAX, rng)), len(ready.share) - 1, how.order)
+    memory = fit_ngrams(runs(others.thinned(how.tokens_max, rng)), len(ready.share) - 1, how.order)
     own = np.flatnonzero(ready.fold == f)
-    held = ready.sessions.at(own).thinned(HELD_TOKENS_MAX, rng)
+    held = ready.sessions.at(own).thinned(min(HELD_TOKENS_MAX, how.tokens_max), rng)
     scenes = windows_of(held, how.windows)
     carry = _fresh(scenes, how.windows)
     stretches = stretches_of(scenes, scored_before(scenes, carry), len(ready.share))
@@ -216,11 +226,11 @@ def _placed(
     ready: _Data, nets: TokenNets, how: TokenTraining, rng: np.random.Generator
 ) -> tuple[View, Placed, dict[str, Any]]:
     """The view and the clusters of windows drawn from all sessions, each seen with the context it has in the stream."""
-    some = ready.sessions.thinned(4 * PLACED_MAX * how.windows.stride_tokens, rng)
+    some = ready.sessions.thinned(PLACED_DRAWN * how.placed_max * how.windows.stride_tokens, rng)
     scenes = windows_of(some, how.windows)
     stretches = stretches_of(scenes, scored_before(scenes, _fresh(scenes, how.windows)), len(ready.share))
     hidden = surprises(nets, stretches).mean_hidden
-    chosen = np.sort(rng.permutation(len(hidden))[:PLACED_MAX])
+    chosen = np.sort(rng.permutation(len(hidden))[: how.placed_max])
     view = fit_view(hidden[chosen])
     points = embed(view, hidden[chosen])
     return view, fit_placement(points), fit_membership(points) if how.noise else {}

@@ -38,6 +38,7 @@ class Order:
     seed: int = 0
     budget: str | None = None
     device: str = "auto"
+    began: float | None = None  # by time.monotonic(), of the budget; None: when training is called
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def train(order: Order, say: Callable[[str], None] = lambda line: None) -> Made:
 
 def _train(order: Order, ranks: Ranks, say: Callable[[str], None]) -> Made:
     """Every process trains; the first one writes and speaks."""
-    began = time.monotonic()
+    began = time.monotonic() if order.began is None else order.began
     config = load(order.config) if order.config else None
     making = Making(order.seed, budget_s(order.budget), order.device, config, ranks=ranks)
     if ranks.first:
