@@ -114,7 +114,9 @@ def test_a_bundle_that_can_not_tell_noise_is_refused_in_a_sentence(tail: dict[st
 def test_membership_is_calibrated_on_points_that_the_clusters_have_not_seen() -> None:
     rng = np.random.default_rng(0)
     tight = rng.normal(0, 0.1, (800, 2)) + 5 * rng.integers(0, 3, (800, 1))
-    tau, noise = fit_membership(tight)[MEMBERSHIP]
+    told: list[str] = []
+    tau, noise = fit_membership(tight, told.append)[MEMBERSHIP]
+    assert told[0].startswith("alarms.also: noise: ")
     assert 0 <= tau < 1
     assert noise < 0.5
     moved = np.concatenate([tight[:400], tight[400:] + np.linspace(0, 50, 400)[:, None]])

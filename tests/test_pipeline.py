@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_detector import PlainDetector
@@ -244,6 +247,22 @@ def test_a_score_that_is_not_a_number_touches_neither_threshold_nor_drift() -> N
     slot = int(pipeline.keys.slots([b"x"])[0])
     assert np.isfinite(pipeline.keys["scoring"]["mean"][slot])
     assert np.isfinite([pipeline.keys["threshold"][name][slot] for name in ("level", "scale")]).all()
+
+
+def test_a_wall_clock_that_jumps_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour back and forth between any two looks at it: event time is the records' alone."""
+    records = normal(1_600)
+    for k in range(1_400, 1_420):
+        records[k] = ("x", {"sensor": "a", "t": START_MS + k * 500, "value": 9.0}, k / 2)
+    steady, pipeline = run(records, [400, 800, 1_200])
+    assert steady.alerts
+    hours = itertools.cycle([0.0, -3_600.0, 3_600.0])
+    real_s, real_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: real_s() + next(hours))
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + int(next(hours) * 1e9))
+    jumping, other = run(records, [400, 800, 1_200])
+    assert jumping == steady
+    assert other.accounting() == pipeline.accounting()
 
 
 def test_quiet_entities_leave_memory_and_come_back_as_they_were() -> None:

@@ -6,6 +6,7 @@ Reference: Campello, Moulavi, Sander 2013; McInnes, Healy, Astels 2017 (hdbscan)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,8 +61,9 @@ def fit_placement(points: F64 | F32) -> Placed:
     return Placed(known, label, _quality(known, points, label))
 
 
-def fit_membership(points: F64 | F32) -> dict[str, Any]:
+def fit_membership(points: F64 | F32, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """For a bundle's tail: the membership below which a window is noise, for `alarms.also`. Points [n, d] in order.
+    `say` is told whether there is one.
 
     Cross-fitted: clusters of the first and third quarter place the others, and the other way round, since points that
     clusters were fitted to belong to them more firmly than new ones.
@@ -73,6 +75,7 @@ def fit_membership(points: F64 | F32) -> dict[str, Any]:
         if held.any() and not held.all():
             cluster[held], membership[held] = assign(fit_placement(points[~held]).known, points[held])
     found = calibrate_membership(cluster, membership, FALSE_RATE)
+    say(f"alarms.also: noise: {found.said(FALSE_RATE)}")
     return {MEMBERSHIP: np.array([found.tau, found.noise])}
 
 

@@ -124,7 +124,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     scores = _held_scores(ratio, frames, pace)
     risk = _risk(len(scores) // seen.grid.stride, seen.grid, how.alarms_per_week)
     tail = fit_population(*_windows(scores, frames.entity, seen.grid.stride), 1)
-    tail |= fit_membership(drawn) if how.noise else {}
+    tail |= fit_membership(drawn, how.say) if how.noise else {}
     detector = SensorDetector(fitted, tail, risk)
     settings, arrays = pack(fitted)
     sample = sample_of(frames, table)

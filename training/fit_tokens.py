@@ -233,7 +233,7 @@ def _placed(
     chosen = np.sort(rng.permutation(len(hidden))[: how.placed_max])
     view = fit_view(hidden[chosen])
     points = embed(view, hidden[chosen])
-    return view, fit_placement(points), fit_membership(points) if how.noise else {}
+    return view, fit_placement(points), fit_membership(points, how.say) if how.noise else {}
 
 
 def _golden(ready: _Data, how: TokenTraining, rng: np.random.Generator) -> Scenes:
