@@ -86,6 +86,23 @@ def test_they_do_not_depend_on_batches_or_restarts(cuts: list[int]) -> None:
     assert set(map(str, parts)) == set(map(str, whole))
 
 
+class Sparse(Behaviour):
+    """Takes windows of few samples for noise, as embeddings of what is only held over may be."""
+
+    def score(self, scenes: Scenes, carry: np.ndarray) -> Scored:
+        return replace(super().score(scenes, carry), cluster=np.where(scenes.last - scenes.first < 10, -1, 0))
+
+
+def test_an_entity_that_fell_silent_is_no_noise() -> None:
+    detector = Sparse(windows=SHORT.windows, tail={MEMBERSHIP: np.array([0.0, 0.01])})
+    pipeline = Pipeline(PipelineSpec(config("noise"), detector, "s"))
+    said = pipeline.step(batch(normal(1_200), 0)).alerts + pipeline.finish().alerts
+    assert "noise" not in {alert.reason for alert in said}
+    gap = [r for i, r in enumerate(normal(1_400)) if not 1_200 <= i < 1_210 or i % 3 == 0]
+    said = Pipeline(PipelineSpec(config("noise"), detector, "s")).step(batch(gap, 0)).alerts
+    assert "noise" in {alert.reason for alert in said}, "samples that come thinly are new all the same"
+
+
 def test_a_drift_opens_and_closes_an_alert_with_the_window_that_showed_it() -> None:
     drifting = list(LONG)
     for k in range(6_000, len(LONG)):  # the noise doubles for good

@@ -4,7 +4,7 @@ In: windows with scores and verdicts, drift events. Out: `Alert` messages. Remem
 noise, in one row; nothing of drift, whose alerts are opened and closed with the window that showed it.
 
 Neither is part of the alarm contract: noise is calibrated to a share of normal windows, not to episodes a week. Windows
-that no threshold can judge yet give neither.
+that no threshold can judge yet give neither, nor those after an entity has fallen silent, which show where it was.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from models.detector import Detector, Scored
-from models.scenes import I32, Scenes
+from models.scenes import I32, Bool, Scenes
 from stream_app.alerts.alert import Alert
 from stream_app.alerts.episodes import NOISE_STAGE, Episodes, Origin
 from stream_app.errors import ConfigurationError
@@ -24,6 +24,7 @@ from stream_app.keys import Keys
 from stream_app.threshold.judgement import Judged
 
 MEMBERSHIP = "membership"  # in a bundle's tail: tau, and the share of held-out normal windows that are noise
+FRESH = 10  # a sample in the last tenth of a window
 FALSE_RATE = 0.05  # of normal windows that count as none of the known behaviours
 
 
@@ -39,7 +40,7 @@ class OtherReasons:
     def update(self, scenes: Scenes, scored: Scored, judged: Judged, drifted: Sequence[int]) -> list[Alert]:
         """drifted: windows at which a drift was noticed. Windows of one entity are neighbours, in order."""
         found: list[Alert] = []
-        known = np.isfinite(judged.threshold)
+        known = np.isfinite(judged.threshold) & _fresh(scenes)
         if self._below is not None:
             noise = known & ((scored.cluster < 0) | (scored.membership_probability < self._below))
             of_noise = replace(judged, alarm=noise, episode_open=noise, episode_worse=np.zeros(len(noise), bool))
@@ -52,6 +53,13 @@ class OtherReasons:
     def end(self, slots: I32) -> list[Alert]:
         """Nothing more is awaited of these entities for now."""
         return [] if self._below is None else self._noise.end(slots)
+
+
+def _fresh(scenes: Scenes) -> Bool:
+    """Windows that hold something new: their newest sample is of their last tenth. [w]"""
+    newest = scenes.t_us[np.maximum(scenes.last - 1, 0)] if len(scenes.t_us) else scenes.start_us
+    found: Bool = newest >= scenes.end_us - (scenes.end_us - scenes.start_us) // FRESH
+    return found
 
 
 def must_suit(detector: Detector, also: Sequence[str]) -> None:
