@@ -96,9 +96,7 @@ USED: dict[str, Callable[[], pa.Table]] = {
     "entities of very different size": unequal,
     "many rates": rates,
     "sixty sensors": lambda: wide(signal(300, 60)),
-    "sessions of one token": lambda: tokens([f"e{i}" for i in range(150)], np.arange(150) % 5),
     "one token again and again": lambda: sessions(60, 40, 1),
-    "every token once or twice": lambda: sessions(60, 40, 2_000),
 }
 
 
