@@ -1,7 +1,8 @@
 """`bench shadow`: windows scored live per second with a version in shadow on all entities, over that without.
 
 In: nothing. Out: the benchmark's figures. Remembers: nothing. The topic is full when the worker starts, so the live
-bundle is as busy as it can be: what the shadow takes from it is what its budget allows. `behind`: windows a run that it had not judged at the end.
+bundle is as busy as it can be: what the shadow takes from it is what its budget allows. `behind`: how many windows it
+had not judged when a run ended.
 """
 
 from __future__ import annotations
