@@ -1,24 +1,20 @@
-"""A worker as its users and its supervisor meet it, on Apache Kafka: what it writes, says, and ends with."""
+"""A worker as its users and its supervisor meet it, on Apache Kafka: what it says, and what it ends with."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
 import math
 import signal
 import time
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata
 from live import START_MS, Live, WorkerProcess, apart, produce, read_all, stream
@@ -26,8 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.brokers.kafka.properties import free_port
-from stream_app.cli.alert_lines import alerts
-from stream_app.config import parse
 from stream_app.live.preflight import changelog_topic
 from stream_app.live.topics import TopicShape, create_topics, ensure_topics
 
@@ -35,7 +29,6 @@ pytestmark = pytest.mark.kafka
 
 PARTITIONS = 2
 RECORDS = stream(700, entities=4)
-LARGE = (b"large", b"x" * 1_000_000, START_MS)
 
 
 @pytest.fixture
@@ -49,26 +42,6 @@ def live(kafka: KafkaCluster, unique_name: Callable[[str], str], tmp_path: Path)
         worker.kill()
 
 
-@pytest.fixture(scope="module")
-def finished(kafka: KafkaCluster, tmp_path_factory: pytest.TempPathFactory) -> Live:
-    """A stream that a worker has read to its end; tests only look at it."""
-    name = f"finished-{uuid.uuid4().hex[:8]}"
-    create_topics(kafka.bootstrap, {f"{name}-samples": PARTITIONS})
-    live = Live(kafka.bootstrap, name, f"{name}-samples", tmp_path_factory.mktemp(name))
-    produce(live.bootstrap, live.topic, [*RECORDS, LARGE], PARTITIONS)
-    apart(partial(send_empty, live))
-    live.finish()
-    return live
-
-
-async def send_empty(live: Live) -> None:
-    """A record without key and value, which aiokafka writes in batches only."""
-    async with AIOKafkaProducer(bootstrap_servers=live.bootstrap) as producer:
-        batch = producer.create_batch()
-        batch.append(timestamp=1_700_000_000_000, key=None, value=None, headers=[("h", b"1")])
-        await (await producer.send_batch(batch, live.topic, partition=0))
-
-
 def get(worker: WorkerProcess, path: str) -> tuple[int, str]:
     """Asks the worker's own server, once it says where it is."""
     while not any(event.get("event") == "probes" for event in worker.events()):
@@ -80,91 +53,6 @@ def get(worker: WorkerProcess, path: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as refusal:
         return refusal.code, refusal.read().decode()
-
-
-def test_until_end_reads_everything_and_says_what_became_of_it(finished: Live) -> None:
-    finished.check()
-    total = finished.accounting()
-    assert total["samples_read"] == len(RECORDS) + 2
-    assert total["open"] > 0, "windows that nothing has closed yet stay open"
-    assert all(partition["lag"] == 0 for partition in finished.status())
-
-
-def test_a_worker_leaves_nothing_where_it_runs(finished: Live) -> None:
-    assert {path.suffix for path in finished.folder.iterdir()} == {".yaml", ".log"}
-
-
-def test_dead_letters_keep_the_record_and_say_why_and_whence(finished: Live) -> None:
-    rubbish = [r for r in read_all(finished.bootstrap, finished.topic) if r.value == b"rubbish"]
-    letters = [r for r in read_all(finished.bootstrap, f"{finished.topic}-dlt") if r.value == b"rubbish"]
-    assert len(letters) == len(rubbish) > 0
-    for letter, record in zip(letters, rubbish, strict=True):
-        headers = {name: text.decode() for name, text in letter.headers}
-        assert (letter.key, letter.value, letter.partition) == (record.key, record.value, record.partition)
-        assert headers["tailrace.reason"] == "not_json"
-        assert headers["__streams.errors.topic"] == finished.topic
-        assert int(headers["__streams.errors.partition"]) == record.partition
-        assert int(headers["__streams.errors.offset"]) == record.offset
-
-
-def test_a_record_without_key_and_value_is_a_dead_letter_like_any_other(finished: Live) -> None:
-    (letter,) = [r for r in read_all(finished.bootstrap, f"{finished.topic}-dlt") if r.key is None]
-    assert letter.value is None
-    assert {"h": b"1", "tailrace.reason": b"missing_key"}.items() <= dict(letter.headers).items()
-
-
-def test_a_record_too_large_to_be_sent_on_is_a_dead_letter_by_size_and_digest(finished: Live) -> None:
-    key, value, _ = LARGE
-    (letter,) = [r for r in read_all(finished.bootstrap, f"{finished.topic}-dlt") if r.key == key]
-    headers = {name: text.decode() for name, text in letter.headers}
-    assert letter.value is None
-    assert headers["tailrace.value_bytes"] == str(len(value))
-    assert headers["tailrace.value_sha256"] == hashlib.sha256(value).hexdigest()
-
-
-def test_alerts_carry_cloudevents_headers_and_their_id_as_key(finished: Live) -> None:
-    alerts = read_all(finished.bootstrap, f"{finished.name}-alerts")
-    assert alerts
-    partition_of: dict[str, int] = {}
-    for record in alerts:
-        body, headers = orjson.loads(record.value), dict(record.headers)
-        assert record.key.decode() == body["alert_id"]
-        assert headers["ce_specversion"] == b"1.0"
-        assert headers["ce_subject"].decode() == body["entity"]
-        assert headers["content-type"] == b"application/json"
-        assert partition_of.setdefault(body["entity"], record.partition) == record.partition, "by entity"
-
-
-def test_scores_are_one_per_window_in_order(finished: Live) -> None:
-    last: dict[str, str] = {}
-    for record in read_all(finished.bootstrap, f"{finished.name}-scores"):
-        row = orjson.loads(record.value)
-        assert record.key.decode() == row["entity"]
-        assert last.get(row["entity"], "") < row["data_start_time"]
-        last[row["entity"]] = row["data_start_time"]
-    assert len(last) == 4
-
-
-def test_who_follows_an_empty_topic_hears_what_comes(kafka: KafkaCluster, new_topic: Callable[..., str]) -> None:
-    topic = new_topic("alerts", partitions=2)
-
-    async def follow() -> dict[str, Any]:
-        found = alerts(parse({"brokers": kafka.bootstrap, "sources": [{"topic": topic}]}), topic, follow=True)
-        first = asyncio.ensure_future(anext(found))
-        await asyncio.sleep(1.5)
-        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
-            await producer.send_and_wait(topic, b'{"status": "open"}', partition=1)
-        heard = await asyncio.wait_for(first, 20)
-        await found.aclose()
-        return heard
-
-    assert apart(follow) == {"status": "open"}
-
-
-def test_until_end_a_second_time_finds_nothing_to_do(finished: Live) -> None:
-    before = finished.accounting(), len(read_all(finished.bootstrap, f"{finished.name}-alerts"))
-    finished.finish()
-    assert (finished.accounting(), len(read_all(finished.bootstrap, f"{finished.name}-alerts"))) == before
 
 
 def test_a_busy_partition_does_not_hold_up_a_quiet_one(live: Live) -> None:

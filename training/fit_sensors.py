@@ -18,7 +18,6 @@ from models.detector import WindowSpec
 from models.embedding import AXES_MAX, Embedding, embed, fit_scale, raw
 from models.levels import Pace, quantile_scale, update
 from models.networks import code_of
-from models.own_references import OwnPace
 from models.parts import Moments, ResidualPart, views
 from models.patches import PatchShape, patches
 from models.reconstruct import Subspace, fit_subspace
@@ -35,10 +34,10 @@ from training.fit_networks import Trained as Networks
 from training.fit_networks import fit_networks
 from training.fit_parts import FittedPart, fit_parts
 from training.fit_placement import fit_membership, fit_placement
-from training.folds import ENTITIES_MIN
 from training.frames import Frames, evenly
 from training.limits import WINDOWS_FEW, few_windows, spoken
 from training.look import Look, look, look_again
+from training.paces import own_pace, pace_of
 from training.ranks import ALONE, Ranks
 from training.rehearsal import Sample, rehearsed, sample_of
 from training.sensor_report import lines, sensor_report
@@ -49,8 +48,6 @@ from training.trimming import spread, strange
 FRAMES_MIN = 100
 FRAMES_MAX = 60_000  # learned from; of more, blocks spread evenly over the data
 GOLDEN_WINDOWS = 24
-OWN_WAITING = 32  # of an entity's own references wait for their lag to pass
-OWN_BYTES, OWN_MAX = 400_000, 500  # of those that are seen, per entity
 WEEK_US = 604_800_000_000
 EVENTS_MIN = 10  # of held-out windows beyond the default risk: a rarer one could not be calibrated
 RISK_MAX = 0.01
@@ -111,7 +108,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
         learned, left_out[STRANGE] = _trimmed(learned, how)
     frames, trained, parts, held = learned.frames, learned.trained, learned.parts, learned.held
     unit = quantile_scale(held)
-    pace = _pace(held / unit, frames)
+    pace = pace_of(held / unit, frames)
     ratio = np.where(np.isnan(held), pace.start, held / unit)
     embedding, embedded = _embedding(frames, parts)
     drawn = _drawn(embedded, extent.n_placed, np.random.default_rng(how.seed))
@@ -120,7 +117,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
         how.say(note)
     made = {name: part.part for name, part in parts.items()}
     fitted = Fitted(data.sensors, seen.grid, scaling, made, unit, pace, embedding, placed.known, trained.networks)
-    fitted = replace(fitted, own=_own(fitted, frames), still=still)
+    fitted = replace(fitted, own=own_pace(fitted, frames), still=still)
     scores = _held_scores(ratio, frames, pace)
     risk = _risk(len(scores) // seen.grid.stride, seen.grid, how.alarms_per_week)
     tail = fit_population(*_windows(scores, frames.entity, seen.grid.stride), 1)
@@ -212,32 +209,6 @@ def _frames(table: Bins, seen: Look, scaling: Scaling, how: SensorTraining) -> t
 
 def _above(scale: F64) -> F64:
     return np.where(scale < 1e-6, 1.0, scale)
-
-
-def _pace(ratio: F64, frames: Frames) -> Pace:
-    """Spans by what each part looks back on; the level's time and delay by how long entities are watched.
-
-    Of many entities each has a level of its own, to be learned soon; a single one's was learned here and drifts slowly.
-    """
-    look, single = frames.look, frames.single
-    n_entities = len(np.unique(frames.entity))
-    length = float(np.median(np.bincount(frames.entity)[np.unique(frames.entity)]))
-    many = n_entities >= ENTITIES_MIN
-    times = (max(10.0, 0.7 * length), int(0.7 * length / 12)) if many else (max(10.0, length), int(length / 2))
-    own = {"distance": look.long / 8, "distance_short": look.short / 4, "shape": look.short / 8}
-    spans = [own.get(name, look.long / 2) if single else look.long / 4 for name in frames.part_names]
-    span = np.maximum(spans, 1.0) if frames.recipe.smoothing else np.ones(len(spans))
-    return Pace(span, *times, np.maximum(np.nanmean(ratio, axis=0), 1e-6))
-
-
-def _own(fitted: Fitted, frames: Frames) -> OwnPace | None:
-    """Own references join after as long as was trained on, for a single series after two patches: it changes sooner."""
-    widths = [part.shape.width for part in fitted.distances.values()]
-    if frames.recipe.references == "frozen" or not widths:
-        return None
-    length = np.median(np.bincount(frames.entity)[np.unique(frames.entity)])
-    lag = int(2 * frames.look.long if frames.single else max(length, 2 * frames.look.long))
-    return OwnPace(lag, max(1, lag // OWN_WAITING), int(np.clip(OWN_BYTES // (4 * sum(widths)), 16, OWN_MAX)))
 
 
 def _embedding(frames: Frames, parts: dict[str, FittedPart]) -> tuple[Embedding, F32]:

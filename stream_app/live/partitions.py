@@ -45,7 +45,7 @@ class Partitions:
         self._kafka: Callable[[], Kafka] | None = None
 
     def attach(self, kafka: Callable[[], Kafka]) -> None:
-        """Who is asked to commit and to seek; it exists only once the application has started."""
+        """Who is asked to commit and to seek, once the application has started."""
         self._kafka = kafka
 
     @property
@@ -286,8 +286,6 @@ class Partitions:
     def _drop(self, news: Fenced) -> None:
         self._held = {}
         log.warning("fenced", why=str(news))
-
-    # --- small things ----------------------------------------------------------------------------------------------
 
     def _note_end(self) -> None:
         until = self.hosting.until
