@@ -17,7 +17,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata
-from live import START_MS, Live, WorkerProcess, apart, produce, read_all, stream
+from live import Live, WorkerProcess, apart, produce, read_all, stream
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
