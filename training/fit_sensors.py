@@ -35,7 +35,7 @@ from training.fit_networks import fit_networks
 from training.fit_parts import FittedPart, fit_parts
 from training.fit_placement import fit_membership, fit_placement
 from training.frames import Frames, evenly
-from training.limits import WINDOWS_FEW, few_windows, spoken
+from training.limits import WINDOWS_FEW, few_windows, of_entities, spoken
 from training.look import Look, look, look_again
 from training.paces import own_pace, pace_of
 from training.ranks import ALONE, Ranks
@@ -98,7 +98,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
         table = rehearsed(table, how.sample, again, scaling)
     frames, scaling = _frames(table, seen, scaling, how)
     frames = replace(frames, start=again.networks if again else None)
-    how.say(f"{len(frames.at)} frames of {len(np.unique(frames.entity))} entities to learn from")
+    how.say(f"{len(frames.at):,} frames of {of_entities(len(np.unique(frames.entity)))} to learn from")
     budget_s = how.budget_s and how.budget_s / (2 if how.trim else 1)  # trimmed, it is learned twice
     extent = within(frames, budget_s, began)
     for note in extent.notes:

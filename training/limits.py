@@ -47,14 +47,19 @@ def sensor_limits(given: Given) -> Iterator[str]:
         )
     if given.entities < ENTITIES_FEW:
         yield (
-            f"It was trained on {given.entities} {'entity' if given.entities == 1 else 'entities'}: how far others may "
-            "differ is not known, so a new one is warming until its own windows have set its threshold."
+            f"It was trained on {of_entities(given.entities)}: how far others may differ is not known, "
+            "so a new one is warming until its own windows have set its threshold."
         )
     if given.noise > CLUSTERS_NOISY:
         yield (
             f"{given.noise:.0%} of the training windows belong to no known behaviour: clusters name the rest, and an "
             "alert's cluster says little. The score does not need them."
         )
+
+
+def of_entities(n: int) -> str:
+    """So many, in words."""
+    return "1 entity" if n == 1 else f"{n:,} entities"
 
 
 def few_windows(n: int, stride_s: float | None = None) -> str:

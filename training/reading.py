@@ -20,6 +20,7 @@ from stream_app.errors import ConfigurationError, UsageError
 from stream_app.files.reader import Reader, Rows
 from stream_app.records.names import FIRST_TOKEN
 from training.dataset import Dataset, from_indices
+from training.limits import of_entities
 
 TOPIC = "kafka://"
 MAX_SAMPLES = 200_000_000  # 6 GB of columns; more is for shards
@@ -156,5 +157,6 @@ def summary(data: Dataset) -> str:
     what = f"{len(data.sensors)} sensors" if data.kind == "sensors" else f"{len(data.vocabulary)} distinct tokens"
     sizes = Counter(data.entity.tolist())
     longest = max(sizes.values())
-    size = f"{len(data):,} samples of {len(data.entities)} entities (at most {longest:,} each)"
+    each = f" (at most {longest:,} each)" if len(data.entities) > 1 else ""
+    size = f"{len(data):,} samples of {of_entities(len(data.entities))}{each}"
     return f"{size}, {what}, over {span_s:,.0f} s"

@@ -23,7 +23,7 @@ from stream_app.report.figures import Figure, Panel, dots, line
 from stream_app.report.page import Chart, Page, Row, Section, Table, render
 from stream_app.report.statistics import PEAKS_MIN, exponential_quantiles, garwood, stability
 from stream_app.threshold.population import BORROWED, Settings
-from training.limits import Given, sensor_limits, spoken
+from training.limits import Given, of_entities, sensor_limits, spoken
 
 HTML_FILE, JSON_FILE = "report.html", "report.json"
 POINTS_MAX = 4_000
@@ -88,14 +88,10 @@ def _summary(told: Told) -> str:
     clusters, limits = told.report["clusters"], limits_of(told)
     what = f"{len(detector.sensors)} sensors" if detector.kind == "sensors" else f"{len(detector.vocabulary):,} tokens"
     return (
-        f"A detector of {what}, trained on {facts['samples']:,} samples of {_entities(facts['entities'])}: it promises "
+        f"A detector of {what}, trained on {facts['samples']:,} samples of {of_entities(facts['entities'])}: it promises "
         f"{_promise(detector)}, knows {clusters['clusters']} behaviours ({clusters['noise']:.0%} of the training "
         f"windows belong to none), and has {len(limits)} limits that you should know, below."
     )
-
-
-def _entities(n: int) -> str:
-    return "1 entity" if n == 1 else f"{n:,} entities"
 
 
 def _promise(detector: Detector) -> str:
