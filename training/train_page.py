@@ -88,8 +88,8 @@ def _summary(told: Told) -> str:
     clusters, limits = told.report["clusters"], limits_of(told)
     what = f"{len(detector.sensors)} sensors" if detector.kind == "sensors" else f"{len(detector.vocabulary):,} tokens"
     return (
-        f"A detector of {what}, trained on {facts['samples']:,} samples of {of_entities(facts['entities'])}: it promises "
-        f"{_promise(detector)}, knows {clusters['clusters']} behaviours ({clusters['noise']:.0%} of the training "
+        f"A detector of {what}, trained on {facts['samples']:,} samples of {of_entities(facts['entities'])}: it "
+        f"promises {_promise(detector)}, knows {clusters['clusters']} behaviours ({clusters['noise']:.0%} of the training "
         f"windows belong to none), and has {len(limits)} limits that you should know, below."
     )
 
