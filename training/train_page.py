@@ -89,8 +89,8 @@ def _summary(told: Told) -> str:
     what = f"{len(detector.sensors)} sensors" if detector.kind == "sensors" else f"{len(detector.vocabulary):,} tokens"
     return (
         f"A detector of {what}, trained on {facts['samples']:,} samples of {of_entities(facts['entities'])}: it "
-        f"promises {_promise(detector)}, knows {clusters['clusters']} behaviours ({clusters['noise']:.0%} of the training "
-        f"windows belong to none), and has {len(limits)} limits that you should know, below."
+        f"promises {_promise(detector)}, knows {clusters['clusters']} behaviours ({clusters['noise']:.0%} of the "
+        f"training windows belong to none), and has {len(limits)} limits that you should know, below."
     )
 
 
