@@ -12,9 +12,9 @@ from hypothesis import settings
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.live.topics import create_topics
 
-# The same examples on every run, so what passed passes again; `--hypothesis-profile=search` looks further.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("search", max_examples=1_000)
+# The same examples on every run and no clock, so what passed passes again; `--hypothesis-profile=search` looks further.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=1_000, deadline=None)
 settings.load_profile("same")
 
 
