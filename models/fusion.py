@@ -10,7 +10,7 @@ Remembers: nothing. Made by `training.fit_fusion`; written as arrays by `models.
         code -> recent bins of all sensors                               -> bin means
 
 A sensor's own tokens are hidden from the query that reconstructs it, so one pass reconstructs every sensor. Bins in
-which a sensor is absent are seen by nobody.
+which a sensor is absent are seen by nobody. Either step may take plain means instead of attending.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.attention import Attention
-from models.bins import Grid
+from models.attention import STEPS, Attention, Mean
 from models.conv_encoder import ConvEncoder
-from models.rates import BINS, ENCODERS, Rate, spacing
+from models.rates import BINS, ENCODERS, Rate
 from models.scenes import F32, I64
 from models.sights import Fused
 from models.tcn_encoder import TcnEncoder
@@ -42,11 +41,7 @@ class FusionShape:
     width: int  # shared
     encoder_width: int
     rates: tuple[Rate, ...]
-
-    @classmethod
-    def of(cls, grid: Grid, sensors: int, widths: tuple[int, int], found: tuple[Rate, ...]) -> FusionShape:
-        """widths: shared, and of the encoders."""
-        return cls(sensors, spacing(grid), *widths, found)
+    attention: tuple[str, ...] = STEPS  # the steps that attend; the others take the mean of what may be seen
 
     @property
     def reach(self) -> int:
@@ -84,7 +79,7 @@ class Fusion(nn.Module):
         self.projections = nn.ModuleList(nn.Linear(shape.encoder_width, width) for _ in shape.rates)
         self.ages = nn.ParameterList(nn.Parameter(0.1 * torch.randn(rate.bins, width)) for rate in shape.rates)
         self.names = nn.Parameter(0.1 * torch.randn(c, width))
-        self.within, self.across = Attention(width), Attention(width)
+        self.within, self.across = (Attention(width) if step in shape.attention else Mean(width) for step in STEPS)
         self.forecast = nn.Parameter(torch.randn(c, width) / width)
         self.masked = nn.Parameter(torch.randn(c, width, BINS) / width)
         self.offset = nn.Parameter(torch.zeros(c, 1 + BINS))

@@ -66,6 +66,8 @@ def unpack_networks(settings: dict[str, Any], arrays: Arrays) -> Networks:
 
 def check_fusion(settings: dict[str, Any], sensors: int, memory: int) -> None:
     """Every sensor is read at one rate, and no further back than windows reach. Raises ValueError."""
+    from models.attention import STEPS
+
     shape = _shape(settings)
     owned = sorted(sensor for rate in shape.rates for sensor in rate.sensors)
     odd = [r.name for r in shape.rates if r.name not in ENCODERS or r.spacing < 1 or not 1 <= r.bins <= BINS_MAX]
@@ -74,10 +76,14 @@ def check_fusion(settings: dict[str, Any], sensors: int, memory: int) -> None:
     low, high = sorted((shape.width, shape.encoder_width))
     if not 1 <= low <= high <= WIDTH_MAX or shape.width % 2 or shape.spacing < 1:
         raise ValueError(f"widths of {shape.width} and {shape.encoder_width} do not suit the fusion network")
+    if not set(shape.attention) <= set(STEPS):
+        raise ValueError(f"attention {shape.attention!r:.80} where there is {', '.join(STEPS)}")
 
 
 def _shape(settings: dict[str, Any]) -> FusionShape:
+    from models.attention import STEPS
     from models.fusion import FusionShape
 
+    attention = tuple(settings.get("attention", STEPS))  # bundles from before it could be left out do not name it
     found = [Rate(str(r["name"]), int(r["spacing"]), int(r["bins"]), tuple(r["sensors"])) for r in settings["rates"]]
-    return FusionShape(**settings | {"rates": tuple(found)})
+    return FusionShape(**settings | {"rates": tuple(found), "attention": attention})

@@ -21,6 +21,7 @@ PartName = Literal[
     "fusion_forecast",
     "fusion_masked",
 ]
+Step = Literal["within", "across"]
 
 
 class Losses(BaseModel):
@@ -47,6 +48,7 @@ class Recipe(BaseModel):
     steps: int | None = Field(default=None, ge=1, le=1_000_000)  # of each network; None: by the number of frames
     width: int = Field(default=32, ge=4, le=512, multiple_of=2)  # of the fusion network, shared by all rates
     encoder_width: int = Field(default=16, ge=4, le=512)  # of its encoders
+    attention: tuple[Step, ...] = ("within", "across")  # where it attends: else the mean of what may be seen
     losses: Losses = Losses()
 
     @property
@@ -58,6 +60,8 @@ class Recipe(BaseModel):
     def _something_to_say(self) -> Recipe:
         if self.parts is not None and (not self.parts or len(set(self.parts)) < len(self.parts)):
             raise ValueError("parts: name at least one, and each once")
+        if len(set(self.attention)) < len(self.attention):
+            raise ValueError("attention: name each of within and across once, or none")
         losses = self.losses.model_dump()
         if self.fusion and not any(losses[name] for name in ("forecast", "masked", "bins")):
             raise ValueError("losses: one of forecast, masked and bins must weigh something")

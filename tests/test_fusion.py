@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.attention import Mean
 from models.bins import Grid
 from models.bundle import BundleProblem, open_detector, write
 from models.fusion import Fusion, FusionShape, run, shapes, weights
@@ -97,6 +99,40 @@ def test_frames_read_in_many_passes_are_those_read_in_one(monkeypatch: pytest.Mo
     pieces = run(net(), frames())
     for name in ("forecast", "masked", "code"):
         np.testing.assert_allclose(getattr(pieces, name), getattr(whole, name), atol=1e-5, err_msg=name)
+
+
+WITHOUT: list[tuple[str, ...]] = [("within",), ("across",), ()]
+
+
+@pytest.mark.parametrize("attention", WITHOUT)
+def test_without_attention_the_network_sees_what_it_may_and_no_more(attention: tuple[str, ...]) -> None:
+    torch.manual_seed(5)
+    plain = Fusion(dataclasses.replace(SHAPE, attention=attention)).eval().requires_grad_(False)
+    x = frames()
+    x[:, 3] = 0  # absent
+    own, absent, later = x.copy(), x.copy(), x.copy()
+    own[:, 1, :3] += 5
+    absent[:, 3, :3] = 7
+    later[80:] = 9
+    said, of_own, of_absent, of_later = (run(plain, given_) for given_ in (x, own, absent, later))
+    np.testing.assert_array_equal(of_own.masked[:, 1], said.masked[:, 1])
+    assert (np.abs(of_own.masked[60:, 0] - said.masked[60:, 0]) > 1e-6).any()
+    np.testing.assert_array_equal(of_absent.masked[:, :3], said.masked[:, :3])
+    np.testing.assert_allclose(of_later.code[:80], said.code[:80], atol=1e-5)
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 4), q=st.integers(1, 4), length=st.integers(1, 6))
+@settings(max_examples=15, deadline=None)
+def test_a_mean_equals_its_loops(seed: int, n: int, q: int, length: int) -> None:
+    torch.manual_seed(seed % 1000)
+    look = Mean(6).requires_grad_(False)
+    queries, tokens, seen = torch.randn(n, q, 6), torch.randn(n, length, 6), torch.rand(n, q, length) < 0.5
+    for i in range(n):
+        for j in range(q):
+            found = [look.value(look.norm_t(t)) for t in (look.nothing, *tokens[i, seen[i, j]])]
+            h = queries[i, j] + look.out(sum(found) / len(found))
+            want = h + look.mlp(look.norm_o(h))
+            np.testing.assert_allclose(look(queries, tokens, seen)[i, j], want, atol=1e-5)
 
 
 def test_shapes_are_those_of_the_network_and_frames_before_its_context_are_zero() -> None:
@@ -249,6 +285,22 @@ def test_a_bundle_with_the_network_opens_and_says_which_sensor_and_which_bin(tmp
     assert told[0].expected is not None
 
 
+def test_a_bundle_keeps_where_its_network_attends_and_one_from_before_attends_everywhere(tmp_path: Path) -> None:
+    recipe = Recipe(encoder="fusion", parts=OF_FUSION, steps=3, width=16, encoder_width=12, attention=("within",))
+    made = fit(World("aligned", 1, 200.0).data(), SensorTraining(1, recipe)).bundle
+    write(tmp_path / "new", made)
+    opened = open_detector(tmp_path / "new")  # reproduces its golden scores
+    assert isinstance(opened, SensorDetector)
+    assert opened.fitted.networks.fusion is not None
+    assert opened.fitted.networks.fusion.shape.attention == ("within",)
+    bundle = trained("multirate").bundle
+    networks = json.loads(json.dumps(bundle.settings["fitted"]["networks"]))
+    del networks["fusion"]["attention"]
+    before = bundle.settings | {"fitted": bundle.settings["fitted"] | {"networks": networks}}
+    write(tmp_path / "old", dataclasses.replace(bundle, settings=before))
+    assert open_detector(tmp_path / "old").part_names == OF_FUSION
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -257,6 +309,9 @@ def test_a_bundle_with_the_network_opens_and_says_which_sensor_and_which_bin(tmp
         {"rates": [{"name": "fast", "spacing": 4, "bins": 8, "sensors": [0, 1, 2]}]},
         {"rates": [{"name": "fast", "spacing": 10**6, "bins": 8, "sensors": [0, 1, 2, 3]}]},
         {"rates": [{"name": "unheard", "spacing": 4, "bins": 8, "sensors": [0, 1, 2, 3]}]},
+        {"attention": ["within"]},
+        {"attention": ["within", "between"]},
+        {"attention": 2},
     ],
 )
 def test_a_network_that_does_not_suit_its_bundle_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
@@ -294,6 +349,8 @@ def test_a_part_that_the_data_cannot_have_is_refused_in_words() -> None:
         ({"width": 7}, "training.width"),
         ({"encoder": "fusion", "losses": {"forecast": 0, "masked": 0, "bins": 0}}, "must weigh something"),
         ({"losses": {"triplet": 1}}, "training.losses.triplet"),
+        ({"attention": ["within", "within"]}, "once, or none"),
+        ({"attention": ["between"]}, "training.attention"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_with_its_place(training: dict[str, object], said: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from models.parts import SEVERAL, SINGLE
-from stream_app.recipe import Losses, PartName, Recipe
+from stream_app.recipe import Losses, PartName, Recipe, Step
 
 DISTANCES = {"distance", "distance_short", "shape"}
 LINEAR = {"residual", "reconstruction"}
@@ -28,6 +28,11 @@ def _alone(loss: str) -> Callable[[bool], Recipe]:
     return lambda single: Recipe(encoder="fusion", parts=_fused(single), losses=Losses(**{loss: 0.0}))
 
 
+def _attending(*steps: Step) -> Callable[[bool], Recipe]:
+    """The fusion network alone, with attention at these steps only."""
+    return lambda single: Recipe(encoder="fusion", parts=_fused(single), attention=steps)
+
+
 ROWS: dict[str, Callable[[bool], Recipe]] = {
     "default": lambda single: Recipe(),
     "without the forecasting network": lambda single: Recipe(encoder="none", parts=_parts(single, NETWORK)),
@@ -42,5 +47,8 @@ ROWS: dict[str, Callable[[bool], Recipe]] = {
         encoder="fusion", parts=(*_fused(single), *_parts(single, NETWORK))
     ),
     "the fusion network alone": lambda single: Recipe(encoder="fusion", parts=_fused(single)),
+    "the same with attention within sensors only": _attending("within"),
+    "the same with attention across sensors only": _attending("across"),
+    "the same with means for all attention": _attending(),
     **{f"the same without the loss {name}": _alone(name) for name in Losses.model_fields},
 }

@@ -14,7 +14,7 @@ import numpy as np
 from models.forecast import MEMORY
 from models.forecast import Forecast as Tcn
 from models.networks import Networks, seen_by
-from models.rates import rates
+from models.rates import rates, spacing
 from models.scenes import F32, F64, I64, Bool
 from models.sights import inputs
 from training.fit_forecast import Run, fit_forecast
@@ -92,13 +92,15 @@ def _tcn(frames: Frames) -> tuple[Tcn, dict[str, Any]]:
 
 
 def _fusion(frames: Frames) -> tuple[Any, dict[str, Any]]:
+    from models.attention import STEPS
     from models.fusion import FusionShape
     from training.fit_fusion import fit_fusion
 
     recipe, table = frames.recipe, frames.views.table
     found = rates(frames.look.interval_us, frames.look.stepwise, frames.look.grid)
     sensors = frames.views.squashed.shape[1]
-    shape = FusionShape.of(frames.look.grid, sensors, (recipe.width, recipe.encoder_width), found)
+    widths, attention = (recipe.width, recipe.encoder_width), tuple(s for s in STEPS if s in recipe.attention)
+    shape = FusionShape(sensors, spacing(frames.look.grid), *widths, found, attention)
     source = inputs((table.mean, table.std, table.slope), frames.views.present)
     how = Run(_fusion_steps(frames), frames.seed, frames.device, frames.ranks)
     known = frames.start.fusion if frames.start else None
