@@ -7,39 +7,17 @@ Out: `Config`, frozen. Remembers: nothing. An unknown key is an error, since a m
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from stream_app.durations import Duration, Extent, defaults_as_text
 from stream_app.errors import ConfigurationError
 from stream_app.recipe import Recipe
 
-_HOUR_US = 3_600_000_000
-_UNITS_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000}
-_UNITS_US |= {"h": _HOUR_US, "d": 24 * _HOUR_US, "w": 7 * 24 * _HOUR_US}
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)\s*$")
-_COUNT = re.compile(r"^\s*(\d+)\s*tokens?\s*$")
-
-
-def duration_us(text: str | int | float) -> int:
-    """Microseconds of "250ms", "60s", "5m", "1h", "7d"; a plain number is seconds.
-
-    >>> duration_us("1.5s"), duration_us(2)
-    (1500000, 2000000)
-    """
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        return int(text * 1_000_000)
-    if match := _DURATION.match(str(text)):
-        return int(float(match[1]) * _UNITS_US[match[2]])
-    raise ValueError(f"{text!r} is not a duration; write 250ms, 60s, 5m, 1h or 7d")
-
-
-def _extent(text: str | int | float) -> str | int:
-    """A window's extent: microseconds, or the text of a count of tokens."""
-    return str(text) if isinstance(text, str) and _COUNT.match(text) else duration_us(text)
+IDLE_US = 300_000_000
 
 
 def _listed(value: Any) -> Any:
@@ -47,13 +25,8 @@ def _listed(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-IDLE_US = 300_000_000
-Duration = Annotated[int, BeforeValidator(duration_us)]
-Extent = Annotated[int | str, BeforeValidator(_extent)]
-
-
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=defaults_as_text)
 
 
 class Source(Section):

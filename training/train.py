@@ -14,7 +14,8 @@ from typing import Any
 from models.bundle import MANIFEST, write
 from models.detector import Detector
 from stream_app import __version__
-from stream_app.config import duration_us, load
+from stream_app.config import load
+from stream_app.durations import duration_us
 from stream_app.errors import CheckFailed, TailraceError, UsageError
 from stream_app.opening import open_bundle
 from training.dataset import Dataset

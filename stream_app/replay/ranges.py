@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stream_app.config import duration_us
+from stream_app.durations import duration_us
 from stream_app.errors import ConfigurationError, UsageError
 
 ALL_MS = -1  # a warm-up from the first record that the topic still holds
