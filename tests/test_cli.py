@@ -238,3 +238,10 @@ def test_the_unexpected_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch, capsy
     assert (
         capsys.readouterr().err == "tailrace: unexpected ZeroDivisionError: by nothing; TAILRACE_DEBUG=1 shows where\n"
     )
+
+
+def test_which_dead_letters_are_meant_follows_from_the_configuration_where_it_has_one_source(config: Path) -> None:
+    refused(2, "--topic", "dlt", "list", "--brokers", NOWHERE)
+    refused(4, "does not answer", "dlt", "list", "--config", config)
+    config.write_text(CONFIG.replace("]", ", {topic: valve-samples}]"))
+    refused(2, "pump-samples-dlt, valve-samples-dlt", "dlt", "list", "--config", config)

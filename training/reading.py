@@ -20,7 +20,7 @@ from stream_app.errors import ConfigurationError, UsageError
 from stream_app.files.reader import Reader, Rows
 from stream_app.records.names import FIRST_TOKEN
 from training.dataset import Dataset, from_indices
-from training.limits import of_entities
+from training.limits import of_entities, spoken
 
 TOPIC = "kafka://"
 MAX_SAMPLES = 200_000_000  # 6 GB of columns; more is for shards
@@ -159,4 +159,4 @@ def summary(data: Dataset) -> str:
     longest = max(sizes.values())
     each = f" (at most {longest:,} each)" if len(data.entities) > 1 else ""
     size = f"{len(data):,} samples of {of_entities(len(data.entities))}{each}"
-    return f"{size}, {what}, over {span_s:,.0f} s"
+    return f"{size}, {what}, over {spoken(span_s)}"

@@ -130,12 +130,14 @@ def config_schema() -> None:
     say(json.dumps(Config.model_json_schema(), indent=2))
 
 
-Source = Annotated[str, typer.Option("--topic", help="The dead-letter topic, such as pump-samples-dlt.")]
+Source = Annotated[
+    str | None, typer.Option("--topic", help="The dead-letter topic; default: that of the configuration's source.")
+]
 
 
-@dlt.command("list", epilog="\b\nExample: tailrace dlt list --topic pump-samples-dlt --json")
+@dlt.command("list", epilog="\b\nExample: tailrace dlt list --config pump.yaml --json")
 def dlt_list(
-    topic: Source,
+    topic: Source = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 100,
     by_reason: Annotated[bool, typer.Option("--by-reason", help="Only how many there are for each reason.")] = False,
     config_file: MaybeConfig = None,
@@ -143,10 +145,11 @@ def dlt_list(
     as_json: Json = False,
 ) -> None:
     """The dead letters: where each came from, and why it could not be used."""
-    from stream_app.cli.connection import connection
+    from stream_app.cli.connection import connection, dead_letters
     from stream_app.records import letters
 
     config = connection(config_file, brokers)
+    topic = dead_letters(topic, config_file, config)
     if by_reason:
         counts = letters.by_reason(config, topic)
         rows([{"reason": reason, "letters": n} for reason, n in counts.items()], counts, as_json)
@@ -155,28 +158,27 @@ def dlt_list(
     rows(found, found, as_json)
 
 
-@dlt.command("show", epilog="\b\nExample: tailrace dlt show --topic pump-samples-dlt --partition 0 --offset 17")
+@dlt.command("show", epilog="\b\nExample: tailrace dlt show --config pump.yaml --partition 0 --offset 17")
 def dlt_show(
-    topic: Source,
     partition: Annotated[int, typer.Option(help="Of the dead-letter topic.")],
     offset: Annotated[int, typer.Option(help="In the dead-letter topic.")],
+    topic: Source = None,
     config_file: MaybeConfig = None,
     brokers: Brokers = None,
     as_json: Json = False,
 ) -> None:
     """One dead letter with its headers, key and value."""
-    from stream_app.cli.connection import connection
+    from stream_app.cli.connection import connection, dead_letters
     from stream_app.records import letters
 
-    found = letters.shown(connection(config_file, brokers), topic, partition, offset)
+    config = connection(config_file, brokers)
+    found = letters.shown(config, dead_letters(topic, config_file, config), partition, offset)
     rows([{"name": name, "value": value} for name, value in found.items()], found, as_json)
 
 
-@dlt.command(
-    "redrive", epilog="\b\nExample: tailrace dlt redrive --topic pump-samples-dlt --reason unknown_sensor --execute"
-)
+@dlt.command("redrive", epilog="\b\nExample: tailrace dlt redrive --config pump.yaml --reason unknown_sensor --execute")
 def dlt_redrive(
-    topic: Source,
+    topic: Source = None,
     reason: Annotated[str | None, typer.Option(help="Only those refused for this reason.")] = None,
     execute: Annotated[bool, typer.Option("--execute", help="Without it, only what would be sent is said.")] = False,
     config_file: MaybeConfig = None,
@@ -184,10 +186,11 @@ def dlt_redrive(
     as_json: Json = False,
 ) -> None:
     """Sends dead letters to their source topic again, once what refused them is mended."""
-    from stream_app.cli.connection import connection
+    from stream_app.cli.connection import connection, dead_letters
     from stream_app.records import letters
 
-    sent = letters.redriven(connection(config_file, brokers), topic, reason, execute=execute)
+    config = connection(config_file, brokers)
+    sent = letters.redriven(config, dead_letters(topic, config_file, config), reason, execute=execute)
     rows([sent], sent, as_json)
 
 

@@ -22,6 +22,7 @@ from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable
 from stream_app.handovers import Place
 from stream_app.live.preflight import agreement_topic, changelog_topic, shadow_topic
+from stream_app.live.refusal_log import RefusalLog
 from stream_app.model_store.places import swaps_topic
 from stream_app.pipeline import Result
 from stream_app.records import letters
@@ -43,6 +44,7 @@ class Publisher:
     def __init__(self, config: Config, settings: Mapping[str, Any]) -> None:
         self._config, self._settings = config, settings
         self._letters = {source.topic: source.dead_letter_topic for source in config.sources}
+        self._refusals = RefusalLog()
         self._producer: AIOKafkaProducer | None = None
         self._problem: BaseException | None = None
         self._n_sent = 0
@@ -63,6 +65,7 @@ class Publisher:
 
     async def stop(self) -> None:
         """Ends the producer; what was not flushed may be lost, and is made again from the last commit."""
+        self._refusals.close()
         if self._producer is not None:
             producer, self._producer = self._producer, None
             await producer.stop()
@@ -180,6 +183,7 @@ class Publisher:
 
     async def _send_letter(self, records: RawBatch, letter: DeadLetter) -> None:
         topic = self._letters[records.topic]
+        self._refusals.note(topic, str(letter.reason), letter.detail)
         record = letters.outgoing(records, letter)
         partition = records.partition % await self._count(topic)
         await self._send(topic, record.key, record.value, record.headers, partition)
@@ -187,6 +191,7 @@ class Publisher:
     async def _send_window_letter(self, records: RawBatch, refused: Any, entity: str, offsets: tuple[int, int]) -> None:
         """A window without a score: its records are in the source topic, so only where is told."""
         topic, (first, last) = self._letters[records.topic], offsets
+        self._refusals.note(topic, str(refused.reason), refused.detail)
         told = letters.told_headers(
             records.topic, records.partition, first, refused.reason, refused.detail, letters.SCORE_STAGE
         )
