@@ -27,6 +27,8 @@ from stream_app.threshold.population import (
     Settings,
 )
 
+GUARD = 3.0  # never alarm at what was seen so many times more often than promised
+WORSE = math.log(10)  # deeper than an alarm is grave: an episode in ten, of those that last, may become two
 WARM_AFTER = 500  # own values, for an entity with a borrowed tail
 WARM_EPISODES = 2.0  # promised ones, for an entity without; until then it shows at most 1 + 2 per promised one
 

@@ -24,8 +24,18 @@ import numpy as np
 from models.scenes import F64, I32, I64, Bool
 from models.tail import excess_at, fit_tail
 from stream_app.keys import Keys, Row
-from stream_app.threshold.judgement import Judged, Trace, base_depth, begin_episodes, depth_of, held_back, needed_depth
-from stream_app.threshold.learning import FEEDBACK, TIES_ON, between, learn, note, walk
+from stream_app.threshold.judgement import (
+    GUARD,
+    WORSE,
+    Judged,
+    Trace,
+    base_depth,
+    begin_episodes,
+    depth_of,
+    held_back,
+    needed_depth,
+)
+from stream_app.threshold.learning import FEEDBACK, TIES_ON, between, learn, note
 from stream_app.threshold.population import (
     BOOKS,
     CONTINUOUS,
@@ -39,15 +49,14 @@ from stream_app.threshold.population import (
     Settings,
     initial,
 )
+from stream_app.threshold.walking import walk
 from stream_app.threshold.warmup import GATHERED_AFTER, LARGEST_KEPT, begin_tail, gather
 
 __all__ = ["STAGE", "Judged", "Threshold", "initial"]
 
 STAGE = "threshold"
 FAR = math.log(30)  # depth beyond the alarm's: of alarms under a right fit one in 30 is as deep, so what is, is no tail
-WORSE = math.log(10)  # as FAR, of what is grave: an episode in ten, of those that last, may become two
 MARGIN_MAX = 2.3  # of fed alarms on the margin: at most a factor 10 up
-GUARD = 3.0  # never alarm at what was seen so many times more often than promised
 FIT_EVERY = 8  # peaks; a quarter of them while there are few
 TIES_OFF = 0.3
 ALONE, FEW = 20, 3  # a step of all entities costs so many values walked alone, and to begin with an entity so many
@@ -84,7 +93,7 @@ class Threshold:
             return trace.judged(self.settings, x, finite[ranks.rows], len(scores))
 
     def _one_by_one(self, slots: I32, scores: F64, parts: list[I64]) -> Judged:
-        """As `update`, entity by entity: each one's windows are walked as plain numbers where nothing happens."""
+        """As `update`, entity by entity: each one's windows are walked as plain numbers where nothing rare happens."""
         state, rows = self._keys[STAGE], np.concatenate(parts)
         scalars = state.view(np.float64).reshape(len(state), -1)[:, :N_COLUMNS]
         trace, x, every = Trace(len(rows)), scores[rows], np.ones(1, bool)
