@@ -122,6 +122,20 @@ def test_help_imports_nothing_heavy() -> None:
     assert not {name for name in heavy if f"'{name}'" in loaded}
 
 
+def test_arrow_alone_loads_no_pandas_and_who_imports_it_later_has_it_with_arrow() -> None:
+    code = """
+import sys
+from stream_app.files.arrow_alone import load_arrow_alone
+load_arrow_alone()
+import pyarrow as pa, pyarrow.compute as pc
+assert pc.fill_null(pa.array([1, None]), 0).to_pylist() == [1, 0] and pa.scalar("a").as_py() == "a"
+assert "pandas" not in sys.modules
+import pandas
+assert pa.array(pandas.Series([1.5])).to_pylist() == [1.5] and len(pa.table({"a": [1]}).to_pandas()) == 1
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_help_and_version_are_data() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, "--help"], capture_output=True, text=True, cwd=ROOT, check=True

@@ -46,6 +46,10 @@ _COMMANDS: dict[str, Callable[[str, str, int], list[str]]] = {
     "forest": lambda bootstrap, topic, count: _python("random_cut_forest.py", str(count), "19", "60"),
     "forest_frames": lambda bootstrap, topic, count: _python("random_cut_forest.py", str(count), "38", "1"),
     "forest_learning": lambda bootstrap, topic, count: _python("random_cut_forest.py", str(count), "38", "1", "learn"),
+    "forest_shingles": lambda bootstrap, topic, count: _python("random_cut_forest.py", str(count), "38", "8"),
+    "forest_shingles_learning": lambda bootstrap, topic, count: _python(
+        "random_cut_forest.py", str(count), "38", "8", "learn"
+    ),
 }
 PEERS = tuple(_COMMANDS)
 

@@ -53,6 +53,9 @@ def detect(
     from models.threads import use_all_cores
 
     use_all_cores()
+    from stream_app.files.arrow_alone import load_arrow_alone
+
+    load_arrow_alone()
     from stream_app.files.detect import Job, detect
 
     summary = detect(Job(file, model, out, risk, still_open, config))
@@ -71,6 +74,9 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """The rolling extreme-value threshold alone, over anybody's scores."""
+    from stream_app.files.arrow_alone import load_arrow_alone
+
+    load_arrow_alone()
     from stream_app.threshold import tail_file
 
     if not 0 < risk < 0.5:
