@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,12 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from river.drift import KSWIN
+from river._river_rust.drift import AdaptiveWindowing
+from river.drift import ADWIN, KSWIN
+from river.drift import PageHinkley as TheirPageHinkley
+from scipy.stats import ks_2samp
 
 from models.energy import chance_distance, energy_distance
-from stream_app.drift.entities import BLOCK, INITIAL, STAGE, Drift, DriftEvent
+from stream_app.drift import entities
+from stream_app.drift.entities import BLOCK, INITIAL, STAGE, Drift, DriftEvent, anew
 from stream_app.drift.fleet import FleetDrift
-from stream_app.drift.kswin import ALPHA, RECENT, WINDOW, kswin
+from stream_app.drift.kswin import ALPHA, RECENT, WINDOW, kswin, steps_needed
+from stream_app.drift.page_hinkley import page_hinkley
 from stream_app.keys import Keys
 from tests.plain_detector import PlainDetector
 
@@ -170,3 +176,25 @@ def test_the_sliding_test_says_what_river_says_with_ties_and_jumps(seed: int) ->
             theirs, ours = KSWIN(alpha=ALPHA, window_size=WINDOW, stat_size=RECENT, seed=seed), kswin(seed)
             found.append(i)
     assert found, "the jump is meant to be found"
+
+
+def test_two_samples_must_differ_by_as_many_steps_as_scipys_test_asks_for() -> None:
+    one = np.arange(RECENT, dtype=float)
+    chance = [ks_2samp(one, one + steps - 0.5).pvalue for steps in (steps_needed() - 1, steps_needed())]
+    assert chance[0] > ALPHA >= chance[1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pages_test_and_adwin_say_what_river_says_and_begin_anew_as_it_does(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.concatenate([rng.normal(level, 1, 150) for level in rng.choice([0.0, 1.0, 3.0], 8)])
+    ours = [anew(lambda: page_hinkley(entities.PAGE_HINKLEY)), anew(lambda: AdaptiveWindowing(**entities.ADWIN).update)]
+    theirs: list[Any] = [TheirPageHinkley(**asdict(entities.PAGE_HINKLEY), alpha=1.0)]
+    theirs += [ADWIN(delta=entities.ADWIN["delta"], clock=entities.ADWIN["clock"])]
+    found = [0, 0]
+    for i, value in enumerate(values.tolist()):
+        for k, detector in enumerate(theirs):
+            detector.update(value)
+            assert ours[k](value) == detector.drift_detected, (i, k)
+            found[k] += detector.drift_detected
+    assert min(found) > 1, "each is meant to begin anew"

@@ -3,7 +3,7 @@
 In: windows with scores and verdicts. Out: `DriftEvent`. Remembers: per entity a row of 1.3 kB: the block of windows
 being filled, and the last blocks' level and spread.
 
-River's detectors (ADWIN, Page-Hinkley) are neither scale free nor safe from NaN, and their state is not plain bytes. So
+The detectors (ADWIN, Page-Hinkley) are neither scale free nor safe from NaN, and their state is not plain bytes. So
 they see finite scores only, those without an alarm, as blocks of 32 windows, standardised by the first blocks; and what
 they know is defined as what they learn from the blocks kept in the row. Living detectors are a cache of that.
 """
@@ -11,14 +11,17 @@ they know is defined as what they learn from the blocks kept in the row. Living 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from river._river_rust.drift import AdaptiveWindowing  # river.drift loads pandas and scikit-learn, for a second
 
 from models.detector import Detector, Scored
 from models.scenes import F64, I32, I64, Scenes
 from stream_app.alerts.alert import rfc3339
+from stream_app.drift.page_hinkley import PageHinkley, page_hinkley
 from stream_app.keys import Keys
 from stream_app.threshold.judgement import Judged
 
@@ -28,10 +31,11 @@ KEPT, KEPT_AT_RESTART = 128, 64  # blocks; full, the detectors begin anew with t
 REFERENCE = 24  # blocks that set the scale of the rest
 STATISTICS = ("level", "spread")
 CLIP = 20.0  # mean absolute deviations: one window says no more than that
-ADWIN = {"delta": 1e-5, "clock": 4}
+# The rest is as river has it.
+ADWIN: dict[str, Any] = {"delta": 1e-5, "clock": 4, "max_buckets": 5, "min_window_length": 5, "grace_period": 10}
 # Page's test in units of the reference's standard deviation: blind to half a deviation, alarm at a sum of 18. The usual
 # sum of 5 gives an alarm in 500 blocks; this one on iid scores none in 100,000, with a scale estimated from 24 blocks.
-PAGE_HINKLEY = {"min_instances": REFERENCE, "delta": 0.5, "threshold": 18.0, "alpha": 1.0}
+PAGE_HINKLEY = PageHinkley(min_instances=REFERENCE, delta=0.5, threshold=18.0)
 CACHED = 20_000  # entities whose detectors stay alive
 INITIAL = np.zeros(
     1,
@@ -67,8 +71,6 @@ class Drift:
     """The stage for all entities of a partition. What it says does not depend on how windows fall into batches."""
 
     def __init__(self, name: str, detector: Detector, keys: Keys) -> None:
-        import river.drift  # noqa: F401  # it takes two seconds, which amid a stream would be too long
-
         self._name, self._bundle, self._keys = name, detector.digest, keys
         self._alive: OrderedDict[int, _Watch] = OrderedDict()
 
@@ -150,17 +152,15 @@ class Drift:
 
 
 class _Watch:
-    """River's detectors of one entity, per statistic; a function of the blocks they have seen."""
+    """The detectors of one entity, per statistic; a function of the blocks they have seen."""
 
     def __init__(self, ring: Any) -> None:
-        from river.drift import ADWIN as Adwin
-        from river.drift import PageHinkley
-
         reference = ring[:REFERENCE].astype(np.float64)
         self._mean = reference.mean(axis=0)
         self._sd = np.maximum(reference.std(axis=0, ddof=1), 1e-6)
-        self._detectors = [("adwin", k, Adwin(**ADWIN)) for k in range(len(STATISTICS))]
-        self._detectors += [("page_hinkley", k, PageHinkley(**PAGE_HINKLEY)) for k in range(len(STATISTICS))]
+        n = len(STATISTICS)
+        self._detectors = [("adwin", k, anew(lambda: AdaptiveWindowing(**ADWIN).update)) for k in range(n)]
+        self._detectors += [("page_hinkley", k, anew(lambda: page_hinkley(PAGE_HINKLEY))) for k in range(n)]
         self._learned, self._n = np.empty((KEPT, len(STATISTICS)), np.float32), 0
         for figure in ring:
             self.update(figure)
@@ -174,11 +174,24 @@ class _Watch:
         self._n += 1
         standard = ((figure - self._mean) / self._sd).tolist()
         found = None
-        for method, k, detector in self._detectors:
-            detector.update(standard[k])
-            if detector.drift_detected and found is None:
+        for method, k, changed in self._detectors:
+            if changed(standard[k]) and found is None:
                 found = method, k
         return found
+
+
+def anew(begin: Callable[[], Callable[[float], bool]]) -> Callable[[float], bool]:
+    """A test that begins anew whenever it has said yes."""
+    test = begin()
+
+    def changed(value: float) -> bool:
+        nonlocal test
+        found = test(value)
+        if found:
+            test = begin()
+        return found
+
+    return changed
 
 
 def _begin(state: Any, slots: I32) -> None:

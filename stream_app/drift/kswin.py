@@ -4,7 +4,7 @@ In: finite values, one by one. Out: whether the law has changed with the last. R
 Raab, Heusinger and Schleif, Reactive Soft Prototype Computing for Concept Drift Streams, Neurocomputing 2020.
 
 It says what river's KSWIN says, draw by draw, at a tenth of the cost: two samples of one size differ by whole steps of
-their distribution functions, so how many are too many for chance is asked of scipy once, and not for every value.
+their distribution functions, so how many are too many for chance is computed once, and not for every value.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import cache
+from math import comb
 from random import Random
 
 import numpy as np
@@ -41,7 +42,11 @@ def kswin(seed: int) -> Callable[[float], bool]:
 @cache
 def steps_needed() -> int:
     """The fewest steps by which two samples of one law differ with probability ALPHA at most."""
-    from scipy.stats import ks_2samp
+    return next(steps for steps in range(1, RECENT + 1) if _chance(steps) <= ALPHA)
 
-    one = np.arange(RECENT, dtype=np.float64)
-    return next(n for n in range(RECENT, 0, -1) if ks_2samp(one, one + n - 0.5).pvalue > ALPHA) + 1
+
+def _chance(steps: int) -> float:
+    """That two samples of RECENT values of one continuous law differ by so many steps or more: the share of the paths
+    that leave the band, by reflection (Gnedenko and Korolyuk 1951)."""
+    ways = sum((-1) ** (j + 1) * comb(2 * RECENT, RECENT - j * steps) for j in range(1, RECENT // steps + 1))
+    return float(2 * ways / comb(2 * RECENT, RECENT))
