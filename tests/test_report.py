@@ -14,7 +14,7 @@ from scipy.stats import poisson
 from stream_app.report import figures
 from stream_app.report.decimate import Envelope, highest, zigzag
 from stream_app.report.page import Chart, Page, Row, Section, Table, render, safe_json
-from stream_app.report.statistics import cluster_peaks, exponential_quantiles, garwood, stability
+from stream_app.report.statistics import cluster_peaks, exponential_quantiles, garwood, poisson_quantile, stability
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'\u2028"
 
@@ -59,6 +59,12 @@ def test_the_interval_of_a_count_is_where_chance_gives_it_too_rarely(count: int)
     assert poisson.cdf(count, interval.high) == pytest.approx(0.025)
     if count:
         assert poisson.sf(count - 1, interval.low) == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize("level", [0.025, 0.5, 0.975])
+def test_quantiles_of_counts_are_scipys(level: float) -> None:
+    mean = np.concatenate([[0.0], np.geomspace(1e-6, 1e5, 400), np.arange(50)])
+    np.testing.assert_array_equal(poisson_quantile(level, mean), poisson.ppf(level, mean))
 
 
 def test_an_exponential_tail_lies_on_the_line_and_keeps_its_law_above_every_threshold() -> None:

@@ -31,11 +31,26 @@ def garwood(count: int, level: float = 0.95) -> Interval:
     >>> round(interval.low, 3), round(interval.high, 3), garwood(0).low
     (0.619, 8.767, 0.0)
     """
-    from scipy.stats import chi2
+    from scipy.special import gammaincinv  # scipy.stats would take as long to load as all the rest
 
     beyond = (1 - level) / 2
-    low = float(chi2.ppf(beyond, 2 * count)) / 2 if count else 0.0
-    return Interval(low, float(chi2.ppf(1 - beyond, 2 * count + 2)) / 2)
+    low = float(gammaincinv(count, beyond)) if count else 0.0
+    return Interval(low, float(gammaincinv(count + 1, 1 - beyond)))
+
+
+def poisson_quantile(level: float, mean: F64) -> F64:
+    """The smallest counts that a Poisson law of these means keeps to with such a probability. [n]
+
+    >>> poisson_quantile(0.975, np.array([0.0, 1.0, 3.0])).tolist()
+    [0.0, 3.0, 7.0]
+    """
+    from scipy.special import pdtr, pdtrik
+
+    # Within a rounding of a whole number the next one may be found: it is gone back by one where that is enough.
+    count = np.ceil(pdtrik(level, np.maximum(mean, 1e-300)))
+    less = np.maximum(count - 1, 0.0)
+    found: F64 = np.where(pdtr(less, mean) >= level, less, count)
+    return found
 
 
 @dataclass(frozen=True)
@@ -50,12 +65,12 @@ class Quantiles:
 
 def exponential_quantiles(excess: F64, points: int = 400) -> Quantiles:
     """For a QQ plot. Of many values some are drawn, the largest all. [n >= 1]"""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     seen = np.sort(excess)
     n = len(seen)
     at = np.unique(np.concatenate([np.linspace(0, n - 1, points).astype(int), np.arange(max(0, n - 50), n)]))
-    low, high = (-np.log1p(-beta.ppf(q, at + 1, n - at)) for q in (0.025, 0.975))
+    low, high = (-np.log1p(-betaincinv(at + 1, n - at, q)) for q in (0.025, 0.975))
     return Quantiles(-np.log1p(-(at + 0.5) / n), seen[at], low, high)
 
 

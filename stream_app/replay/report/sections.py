@@ -14,6 +14,7 @@ from stream_app.replay.report.model import ModelReport
 from stream_app.report import figures
 from stream_app.report.figures import Figure, Panel, Trace, dots, line, ms
 from stream_app.report.page import Chart, Row, Section, Table
+from stream_app.report.statistics import poisson_quantile
 from stream_app.threshold.judgement import WARM_AFTER
 
 ENTITIES_LISTED = 40
@@ -50,15 +51,13 @@ def rates(reports: list[ModelReport]) -> Section:
 
 
 def _cumulative(reports: list[ModelReport]) -> Figure:
-    from scipy.stats import poisson
-
     traces: list[Trace] = []
     for report in reports:
         periods, label = report.scored.periods, report.model.label
         edges = np.linspace(periods.span.start_us, periods.span.end_us, len(periods.seen) + 1)
         mean = report.risk * np.concatenate([[0], np.cumsum(periods.seen)])
         if report is reports[0]:
-            low, high = (poisson.ppf(q, mean) for q in (0.025, 0.975))
+            low, high = (poisson_quantile(q, mean) for q in (0.025, 0.975))
             traces += figures.between(ms(edges), np.maximum(low, 0), high, f"95 % of promise {label.upper()}")
         dash = {"dash": "dash", "color": "var(--threshold)" if report is reports[0] else f"var(--{label}-faint)"}
         traces.append(line(ms(edges), mean, label, f"promised {label.upper()}", line=dash))
