@@ -56,6 +56,9 @@ def replay(
     Writes scores, frames, entities, alerts, the accounting and report.html into a folder; of two models into a/ and b/,
     with diff.json. A replay that was killed goes on where it was when it is asked for again.
     """
+    from stream_app.files.arrow_alone import load_arrow_alone
+
+    load_arrow_alone()
     from stream_app.replay import run
     from stream_app.replay.run import Order
 

@@ -101,11 +101,13 @@ def main(shared: Shared) -> NoReturn:
     from models import threads
     from models.detector import Detector
     from stream_app.cli.connection import connection
+    from stream_app.files.arrow_alone import load_arrow_alone
     from stream_app.live.worker import keep_freed_memory
     from stream_app.opening import open_bundle
     from stream_app.replay.folder import quiet_of
     from stream_app.replay.settings import of_topic
 
+    load_arrow_alone()
     keep_freed_memory()
     threads.allow(max(1, threads.cores() // shared.processes))
     folder = Path(shared.folder)
