@@ -5,7 +5,7 @@ In: nothing. Out: `Scenes`, made by `stream_app.windows.timed`. Remembers: nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ I64 = NDArray[np.int64]
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+
+PER_SAMPLE = ("sensor", "t_us", "value")  # columns of `Scenes`
 
 
 @dataclass(frozen=True)
@@ -50,3 +52,24 @@ def no_scenes() -> Scenes:
     """Zero windows and zero samples: what an empty batch gives."""
     i32, i64 = np.empty(0, np.int32), np.empty(0, np.int64)
     return Scenes(i32, i64, i64, i64, i64, i64, i64, i64, np.empty(0, bool), i32, i64, np.empty(0))
+
+
+def select(scenes: Scenes, at: I64) -> Scenes:
+    """Some of the windows, ascending, with the samples that they hold."""
+    if len(at) == len(scenes):
+        return scenes
+    border = np.zeros(len(scenes.t_us) + 1, np.int64)
+    np.add.at(border, scenes.first[at], 1)
+    np.add.at(border, scenes.last[at], -1)
+    held = np.cumsum(border)[:-1] > 0
+    moved = np.append(0, np.cumsum(held))
+    columns = {f.name: getattr(scenes, f.name) for f in fields(Scenes)}
+    columns = {name: column[held] if name in PER_SAMPLE else column[at] for name, column in columns.items()}
+    return Scenes(**columns | {name: moved[columns[name]] for name in ("first", "last")})
+
+
+def join_scenes(parts: list[Scenes]) -> Scenes:
+    """Several parts end to end. At least one."""
+    before = np.cumsum([0, *(len(p.t_us) for p in parts)])[:-1].tolist()
+    moved = [replace(p, first=p.first + n, last=p.last + n) for p, n in zip(parts, before, strict=True)]
+    return Scenes(*(np.concatenate([getattr(p, f.name) for p in moved]) for f in fields(Scenes)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from models.detector import Detector, Frames, Scored
-from models.scenes import I32, Bool, Scenes
+from models.scenes import I32, Bool, Scenes, join_scenes, select
 from stream_app import scoring
 from stream_app.alerts import episodes as alerts
 from stream_app.alerts import others
@@ -113,7 +113,7 @@ class Judging:
     def rate(self, scenes: Scenes) -> Rated:
         """The stage that asks the detector. It may work on windows while those before them are judged."""
         scored, rows, refused = self.scoring.update(scenes)
-        fine = scoring.select(scenes, rows)
+        fine = select(scenes, rows)
         return Rated(fine, scored, tuple(map(self._keys.name, fine.entity.tolist())), self._describe(refused, scenes))
 
     def judge(self, rated: Rated) -> Result:
@@ -170,7 +170,7 @@ def _end_to_end(parts: list[ScoredWindows]) -> ScoredWindows | None:
     judged = {f.name: np.concatenate([getattr(p.judged, f.name) for p in parts]) for f in fields(Judged)}
     entities = tuple(name for p in parts for name in p.entities)
     return ScoredWindows(
-        scoring.join_scenes([p.scenes for p in parts]),
+        join_scenes([p.scenes for p in parts]),
         scoring.join([p.scored for p in parts]),
         Judged(**judged),
         entities,

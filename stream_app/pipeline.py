@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from models.scenes import I32, I64, Scenes
-from stream_app import scoring
+from models.scenes import I32, I64, Scenes, select
 from stream_app.checkpoint import Books, Checkpoint, Swap, metadata, read_books
 from stream_app.judging import (
     ABSORBED_STAGE,
@@ -134,7 +133,7 @@ class Pipeline:
         state = self.keys[ABSORBED_STAGE]["absorbed"]
         fresh = np.flatnonzero(ordinal >= state[scenes.entity])
         np.maximum.at(state, scenes.entity, ordinal + 1)
-        return scoring.select(scenes, fresh)
+        return select(scenes, fresh)
 
     # --- books -----------------------------------------------------------------------------------------------------
 

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from models.detector import Detector, Frames, Scored, SensorPart
-from models.scenes import I64, Bool, Scenes
+from models.scenes import I64, Bool, Scenes, select
 from stream_app.keys import Keys
 
 STAGE = "scoring"
-PER_SAMPLE = ("sensor", "t_us", "value")
 COLUMNS = ("score", "parts", "cluster", "membership_probability", "embedding")
 
 
@@ -67,27 +66,6 @@ class Scoring:
             else:
                 done, rows, refused = [*done, scored], np.append(rows, row), refused + problems
         return join(done), rows, refused
-
-
-def select(scenes: Scenes, at: I64) -> Scenes:
-    """Some of the windows, ascending, with the samples that they hold."""
-    if len(at) == len(scenes):
-        return scenes
-    border = np.zeros(len(scenes.t_us) + 1, np.int64)
-    np.add.at(border, scenes.first[at], 1)
-    np.add.at(border, scenes.last[at], -1)
-    held = np.cumsum(border)[:-1] > 0
-    moved = np.append(0, np.cumsum(held))
-    columns = {f.name: getattr(scenes, f.name) for f in fields(Scenes)}
-    columns = {name: column[held] if name in PER_SAMPLE else column[at] for name, column in columns.items()}
-    return Scenes(**columns | {name: moved[columns[name]] for name in ("first", "last")})
-
-
-def join_scenes(parts: list[Scenes]) -> Scenes:
-    """Several parts end to end. At least one."""
-    before = np.cumsum([0, *(len(p.t_us) for p in parts)])[:-1].tolist()
-    moved = [replace(p, first=p.first + n, last=p.last + n) for p, n in zip(parts, before, strict=True)]
-    return Scenes(*(np.concatenate([getattr(p, f.name) for p in moved]) for f in fields(Scenes)))
 
 
 def keep(scored: Scored, fine: Bool) -> Scored:

@@ -19,12 +19,11 @@ from zlib import crc32
 
 import numpy as np
 
-from models.scenes import I32, I64, Bool, Scenes
+from models.scenes import I32, I64, Bool, Scenes, select
 from stream_app.alerts import episodes as alerts
 from stream_app.checkpoint import split_key
 from stream_app.judging import OWN_STAGES, Judging, PipelineSpec, Result, ScoredWindows, joined, layouts, risk_of
 from stream_app.keys import Keys
-from stream_app.scoring import select
 from stream_app.states import Section, pack_sections
 from stream_app.translation import Translation
 

@@ -12,9 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from models.detector import Detector
-from models.scenes import I32, I64, Scenes
+from models.scenes import I32, I64, PER_SAMPLE, Scenes
 
-PER_SAMPLE = ("sensor", "t_us", "value")
 UNKNOWN_TOKEN = 2**30  # an id that no vocabulary has
 
 

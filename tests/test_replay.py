@@ -50,6 +50,14 @@ def replayed(config: Config, span: Range, out: Path, models: tuple[PlainDetector
     return replay_here(order, config, named)
 
 
+def the_same_bytes(one: Path, other: Path) -> None:
+    """All files but for the header."""
+    files = [path.relative_to(one) for path in one.rglob("*") if path.is_file()]
+    assert sorted(files) == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
+    for name in files:
+        assert name == Path("replay.json") or (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
 @pytest.mark.kafka
 def test_two_replays_write_the_same_bytes_but_for_a_header(
     kafka: KafkaCluster, new_topic: Callable[..., str], tmp_path: Path
@@ -60,11 +68,7 @@ def test_two_replays_write_the_same_bytes_but_for_a_header(
     config = settings(kafka, topic)
     first, second = (replayed(config, Range(), tmp_path / name, (PLAIN, OTHER)) for name in ("x", "y"))
     assert first.records == second.records == len(records)
-    files = sorted(p.relative_to(tmp_path / "x") for p in (tmp_path / "x").rglob("*") if p.is_file())
-    assert files == sorted(p.relative_to(tmp_path / "y") for p in (tmp_path / "y").rglob("*") if p.is_file())
-    for name in files:
-        if name != Path("replay.json"):
-            assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes(), name
+    the_same_bytes(tmp_path / "x", tmp_path / "y")
     headers = [json.loads((tmp_path / name / "replay.json").read_text()) for name in ("x", "y")]
     assert headers[0] | {"header": None} == headers[1] | {"header": None}
     assert pq.read_table(tmp_path / "x" / "a" / "scores.parquet").num_rows > 0
@@ -111,14 +115,6 @@ def test_a_replay_that_was_stopped_goes_on_where_it_was(
     assert whole.resumed == 0
     for name in ("scores.parquet", "frames.parquet", "alerts.jsonl", "entities.parquet", "accounting.json"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-
-
-def the_same_bytes(one: Path, other: Path) -> None:
-    """All files but for the header."""
-    files = [path.relative_to(one) for path in one.rglob("*") if path.is_file()]
-    assert sorted(files) == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
-    for name in files:
-        assert name == Path("replay.json") or (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
 @pytest.mark.kafka

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models.detector import WindowSpec
-from models.scenes import F64, I32, I64, Bool, Scenes
+from models.scenes import F64, I32, I64, Bool, Scenes, select
 from stream_app.config import Limits
 from stream_app.intervals import Interval, overlapping
 from stream_app.keys import Keys
 from stream_app.samples import Samples
-from stream_app.scoring import select
 from stream_app.windows.closed import INGEST, STAGE
 from stream_app.windows.timed import TimeWindows
 

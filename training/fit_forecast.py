@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from models.forecast import FLOOR, MEMORY, RECENT, RECENT_BINS, Forecast, forward, recall, run, shapes
-from models.scenes import F32, F64, I64
+from models.scenes import F32, F64
 from training.descent import LEARNING_RATE, Descent, rate
 from training.ranks import ALONE, Ranks
+from training.stretches import draw
 
 STRETCH = 130  # targets per drawn stretch: twice the memory, so that most of the work is targets
 BATCH = 16
@@ -59,7 +60,7 @@ def fit_forecast(runs: list[F32], how: Run) -> Fit:
     rng = np.random.default_rng(how.ranks.seed(how.seed)) if how.ranks.world > 1 else rng
     curve = np.full(how.steps, np.nan)
     for step in range(how.steps):
-        clear = _draw(runs, rng)
+        clear = draw(runs, MEMORY + STRETCH, BATCH, rng)
         hidden = torch.tensor(clear * _mask(clear.shape, rng), device=how.device)
         loss = _loss(hidden, torch.tensor(clear, device=how.device), weights)
         gradients = torch.autograd.grad(loss, [weights[name] for name in names])
@@ -103,17 +104,6 @@ def _start(sensors: int, rng: np.random.Generator) -> dict[str, F32]:
         bound = 0.0 if name.endswith("_bias") else 1 / np.sqrt(np.prod(shape[:-1]))
         out[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
     return out
-
-
-def _draw(runs: list[F32], rng: np.random.Generator) -> F32:
-    """A batch of stretches [batch, frames, c] of one length, from runs in proportion to their frames."""
-    length = min(MEMORY + STRETCH, max(len(run) for run in runs))
-    runs = [run for run in runs if len(run) >= length]
-    room = np.array([len(run) - length + 1 for run in runs])
-    picks: I64 = rng.integers(0, room.sum(), BATCH)
-    which = np.searchsorted(np.cumsum(room), picks, side="right")
-    at = picks - (np.cumsum(room) - room)[which]
-    return np.stack([runs[r][a : a + length] for r, a in zip(which, at, strict=True)])
 
 
 def _mask(shape: tuple[int, ...], rng: np.random.Generator) -> F32:

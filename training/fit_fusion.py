@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from models.fusion import SCORES_MAX, Fusion, FusionShape
-from models.scenes import F32, F64, I64
+from models.scenes import F32, F64
 from models.sights import targets
 from stream_app.recipe import Losses
 from training.augment import blocks, view
 from training.descent import LEARNING_RATE, Descent, rate
 from training.fit_forecast import Run
 from training.pretraining import Batch, Heads, encoder_losses, fusion_losses
+from training.stretches import draw
 
 STRETCHES, JUDGED = 16, 4  # stretches in a batch, frames judged in each; fewer where there are many sensors
 HIDE = 0.1  # share of (sensor, 8 frames) blocks hidden from the network while it learns
@@ -89,16 +90,10 @@ def fit_fusion(runs: list[F32], shape: FusionShape, wanted: tuple[Losses, Fusion
 
 
 def _draw(runs: list[F32], shape: FusionShape, rng: np.random.Generator) -> F32:
-    """Stretches [b, t + 1, c, 4] of one length, from runs in proportion to their frames; one frame more than judged."""
+    """Stretches [b, t + 1, c, 4]: one frame more than is judged."""
     frames = int(np.clip(4 * SCORES_MAX // (shape.sensors * shape.tokens), 4, STRETCHES * JUDGED))
     b = min(STRETCHES, frames)
-    length = min(shape.reach + max(1, frames // b), max(len(run) for run in runs))
-    runs = [run for run in runs if len(run) >= length]
-    room = np.array([len(run) - length + 1 for run in runs])
-    picks: I64 = rng.integers(0, room.sum(), b)
-    which = np.searchsorted(np.cumsum(room), picks, side="right")
-    at = picks - (np.cumsum(room) - room)[which]
-    return np.stack([runs[r][a : a + length] for r, a in zip(which, at, strict=True)])
+    return draw(runs, shape.reach + max(1, frames // b), b, rng)
 
 
 def _batch(drawn: F32, shape: FusionShape, rng: np.random.Generator, device: str) -> Batch:

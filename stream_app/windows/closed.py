@@ -6,12 +6,12 @@ In: nothing. Out: the layout of the row, and `Closed`. Remembers: nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from models.scenes import I32, I64, Scenes, no_scenes
+from models.scenes import I32, I64, Scenes, no_scenes, select
 from stream_app.keys import Keys, Row
 from stream_app.windows.segments import NEVER, distinct, starts_of
 
@@ -124,18 +124,4 @@ def rounds(closed: Closed) -> Iterator[tuple[Scenes, I64]]:
         return
     for block in range(n_blocks):
         at = np.flatnonzero(closed.block == block)
-        yield _part(closed.scenes, at), closed.ordinal[at]
-
-
-def _part(scenes: Scenes, at: I64) -> Scenes:
-    """Some windows, ascending, with their own rows."""
-    shown = np.zeros(len(scenes.t_us) + 1, np.int64)
-    np.add.at(shown, scenes.first[at], 1)
-    np.add.at(shown, scenes.last[at], -1)
-    rows = np.cumsum(shown)[:-1] > 0
-    moved = np.append(0, np.cumsum(rows))
-    columns = {f.name: getattr(scenes, f.name) for f in fields(Scenes)}
-    per_sample = ("sensor", "t_us", "value")
-    columns = {name: c[rows] if name in per_sample else c[at] for name, c in columns.items()}
-    columns["first"], columns["last"] = moved[columns["first"]], moved[columns["last"]]
-    return Scenes(**columns)
+        yield select(closed.scenes, at), closed.ordinal[at]
