@@ -5,9 +5,10 @@ In: rows grouped by slot. Out: the same rows, all of a slot's together, or where
 Rows lie in columns that only grow at the end. What one call appends for a slot is a chunk, and a slot's chunks are
 linked from the newest to the oldest. Appending therefore costs the same however many slots there are and however old
 the stream is; taking costs what is taken, and rows that lie in order can be looked at, and dropped from the oldest on,
-without being moved (`Chain`). Taken rows are garbage: the longest stretch of it is written to next, since memory that
-was never used costs far more than memory that was. When the columns are full the living rows are pushed together or, if
-they need more than half of the room or little of it, moved to larger or smaller columns.
+without being moved (`Chain`). Taken rows are garbage: the longest stretch of it is written to next, since memory that was
+never used costs far more than memory that was, and columns that are longer than what is used of them cost nothing. When
+most of what is used is garbage, or the columns are full, the living rows are pushed together or, if they need more than
+half of the columns or little of them, moved to longer or shorter ones.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ T = TypeVar("T", bound=np.generic)
 FIRST_ROWS = 65_536  # a few MB: small stores never notice that they move
 FIRST_CHUNKS = 1_024
 BLOCK = 262_144  # rows copied at a time
-ROOM = 3  # columns for so many times the living rows: moving costs each row half a copy in a growing store
+SPACE = 2_097_152  # rows of the next columns: what is not used of them is no memory, and most stores never move again
+ROOM = 3  # used rows for each living one: moving costs each row half a copy in a growing store
 RELIEF = 8  # a stretch of garbage of an 8th of the rows in use is worth writing to
 MANY_CHUNKS = 64  # a chain this long is worth packing: taking it costs a step per chunk
 PACKED_PER_CHUNK = 16  # but not before the chain has a 16th of the rows that packing would copy
@@ -50,7 +52,8 @@ class Pending:
     """Rows of `columns` by slot. One column is `offset`: the record a row came in."""
 
     def __init__(self, columns: Mapping[str, DTypeLike]) -> None:
-        self._rows: Columns = {name: np.empty(FIRST_ROWS, dtype) for name, dtype in columns.items()}
+        self._rows: Columns = {name: np.zeros(FIRST_ROWS, dtype) for name, dtype in columns.items()}
+        self._blank = set(columns)  # columns that nobody gave yet: zeros that are nowhere written take no memory
         self._used, self._limit = 0, FIRST_ROWS  # rows are appended from here up to there
         self._top, self._alive, self._freed = 0, 0, 0  # rows ever used; in use; given up since we looked for a stretch
         self._start, self._length = np.empty(FIRST_CHUNKS, np.int64), np.zeros(FIRST_CHUNKS, np.int32)
@@ -102,7 +105,8 @@ class Pending:
         pick(columns, *at, {name: added[name] for name in columns})
         for name, column in by_range.items():
             added[name][:] = column if len(column) == n else np.repeat(column, at[1])
-        for name in added.keys() - columns.keys() - by_range.keys():
+        self._blank -= columns.keys() | by_range.keys()
+        for name in added.keys() - columns.keys() - by_range.keys() - self._blank:
             added[name][:] = 0
         if n:
             self._link(slots, lengths, added["offset"])
@@ -193,19 +197,22 @@ class Pending:
         """Finds room: in a stretch of garbage, behind all rows, or by moving them. The table of chunks just grows."""
         if self._used + n > self._limit and not self._found_room(n):
             self._move(n)
+            self._found_room(n)
         if self._n_chunks + chunks > len(self._start):
             self._number(np.flatnonzero(self._length[: self._n_chunks]), chunks)
 
     def _found_room(self, n: int) -> bool:
-        self._top = max(self._top, self._used)
-        if self._freed > max(n, self._alive // RELIEF):
+        """In the longest stretch of garbage, or a step beyond the rows ever used."""
+        self._top, step = max(self._top, self._used), max(n, self._alive // RELIEF, FIRST_ROWS // RELIEF)
+        if self._freed > step:
             self._freed = 0
             start, length = self._longest_stretch()
-            if length >= max(n, self._alive // RELIEF):
+            if length >= step:
                 self._used, self._limit = start, start + length
                 return True
-        if self._top + n <= len(self._rows["offset"]):
-            self._used, self._limit = self._top, len(self._rows["offset"])
+        end = min(len(self._rows["offset"]), max(FIRST_ROWS, ROOM * (self._alive + n)))
+        if self._top + n <= end:
+            self._used, self._limit = self._top, min(self._top + step, end)
             return True
         return False
 
@@ -224,17 +231,21 @@ class Pending:
         alive = alive[np.argsort(self._start[alive])]
         start, lengths = self._start[alive], self._length[alive].astype(np.int64)
         capacity, n_alive = len(self._rows["offset"]), int(lengths.sum())
-        fits = capacity // (4 * ROOM) <= n_alive + n <= capacity // 2
+        wanted = max(SPACE, ROOM * (n_alive + n))
+        fits = n_alive + n <= capacity // 2 and capacity <= 4 * wanted
         for name, column in self._rows.items():  # one by one: at most one column lies in memory twice
             if not fits:
-                self._rows[name] = np.empty(max(FIRST_ROWS, ROOM * (n_alive + n)), column.dtype)
+                self._rows[name] = (np.zeros if name in self._blank else np.empty)(wanted, column.dtype)
+            if name in self._blank:
+                continue
+            if not fits:
                 pick({name: column}, start, lengths, {name: self._rows[name][:n_alive]})
             else:
                 _pushed_together(column, ranges(start, lengths))
         self._start[alive] = bases_of(lengths)
         self._number(alive, 0)
         self._used = self._top = n_alive
-        self._limit, self._freed = len(self._rows["offset"]), 0
+        self._freed = 0
 
     def _number(self, alive: I64, more: int) -> None:
         """Numbers the chunks anew, so that only those in use have a number, with room for more."""

@@ -212,7 +212,8 @@ class TimeWindows:
         """Stores rows by slot that came as they liked. `pack`: they are all that their slots have."""
         starts = starts_of(slots)
         put = self._pending.pack if pack else self._pending.add
-        put(slots[starts], lengths_of(starts, len(slots)), columns)
+        given = columns if columns["skipped"].any() else {n: c for n, c in columns.items() if n != "skipped"}
+        put(slots[starts], lengths_of(starts, len(slots)), given)
         stride_us = self._grid.stride_us
         self._pending.mark(
             slots[starts], marks(joints(columns, starts, stride_us), starts, stride_us) | oddities(columns, starts)
