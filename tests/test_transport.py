@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from itertools import pairwise
 from types import SimpleNamespace
@@ -11,6 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.consumer.subscription_state import Assignment
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import OffsetAndMetadata
 from faust.types import TP
 
@@ -132,6 +138,26 @@ async def fill(bootstrap: str, topic: str, transaction: str) -> None:
             for i in range(50):
                 await producer.send(topic, b"kept" if commit else b"aborted", b"t%d" % i, partition=0)
             await (producer.commit_transaction() if commit else producer.abort_transaction())
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_the_bytes_of_a_fetch_that_was_read_are_freed_without_the_collector() -> None:
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 16)
+    for i in range(3):
+        builder.append(i, timestamp=i, key=b"k", value=b"v", headers=[])
+    records = PartitionRecords(ONE, MemoryRecords(bytes(builder.build())), [], 0, None, None, True, 0)
+    freed, assignment = weakref.ref(records), Assignment([ONE])
+    assignment.state_value(ONE).reset_to(0)
+    result = FetchResult(ONE, assignment=assignment, partition_records=records, backoff=0)
+    del records
+    gc.disable()
+    try:
+        batch = read_batch(result, 10)
+        assert batch is not None
+        assert batch.records.values == [b"v"] * 3
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.kafka

@@ -70,6 +70,9 @@ def read_batch(result: Any, n_max: int) -> Fetched | None:
     if not result.has_more() or not result.check_assignment(result._topic_partition):
         return None
     source, tp = result._partition_records, result._topic_partition
+    # aiokafka's own way of reading, which we don't go: while it is there it holds, in a cycle, the bytes of the fetch,
+    # and Python's collector would come for them every few hundred megabytes.
+    source._records_iterator = None
     position = source.next_fetch_offset
     keys: list[bytes | None] = []
     values: list[bytes | None] = []
