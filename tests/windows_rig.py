@@ -159,7 +159,8 @@ def in_runs(samples: Samples) -> Samples:
 
 def tiny_store(patch: pytest.MonkeyPatch) -> None:
     """A store that packs, moves and looks for gaps all the time."""
-    for name, small in {"FIRST_ROWS": 4, "SPACE": 8, "FIRST_CHUNKS": 2, "MANY_CHUNKS": 2, "PACKED_PER_CHUNK": 3}.items():
+    rows = {"FIRST_ROWS": 4, "SPACE": 8}
+    for name, small in (rows | {"FIRST_CHUNKS": 2, "MANY_CHUNKS": 2, "PACKED_PER_CHUNK": 3}).items():
         patch.setattr(pending, name, small)
     patch.setattr(segments, "LONG", 1)
 
