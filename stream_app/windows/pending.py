@@ -5,10 +5,10 @@ In: rows grouped by slot. Out: the same rows, all of a slot's together, or where
 Rows lie in columns that only grow at the end. What one call appends for a slot is a chunk, and a slot's chunks are
 linked from the newest to the oldest. Appending therefore costs the same however many slots there are and however old
 the stream is; taking costs what is taken, and rows that lie in order can be looked at, and dropped from the oldest on,
-without being moved (`Chain`). Taken rows are garbage: the longest stretch of it is written to next, since memory that was
-never used costs far more than memory that was, and columns that are longer than what is used of them cost nothing. When
-most of what is used is garbage, or the columns are full, the living rows are pushed together or, if they need more than
-half of the columns or little of them, moved to longer or shorter ones.
+without being moved (`Chain`). Taken rows are garbage: the longest stretch of it is written to next, since memory that
+was never used costs far more than memory that was (columns longer than what is used of them cost nothing). When most of
+what is used is garbage, or the columns are full, the living rows are pushed together or, if they need more than half of
+the columns or little of them, moved to longer or shorter ones.
 """
 
 from __future__ import annotations
