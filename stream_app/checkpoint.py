@@ -81,6 +81,7 @@ class Books:
     clock_us: int = NO_CLOCK_US
     bundle: str = ""  # digest; empty: none, or written before bundles were named
     swap: Swap | None = None
+    missed: int = 0  # windows that the shadow, if there is one, will never judge if a crash follows
 
     @property
     def successor(self) -> str:
@@ -100,6 +101,7 @@ class _Metadata(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     next: int = -1
     bundle: str = ""
     swap: Swap | None = None
+    missed: int = 0
 
 
 def metadata(books: Books, so_far: Accounting | None = None, next_offset: int = -1) -> str:
@@ -110,7 +112,7 @@ def metadata(books: Books, so_far: Accounting | None = None, next_offset: int = 
     read, scored, late, duplicate, dead = map(int, books.accounting.counts())
     total = None if so_far is None else tuple(map(int, so_far.counts()))
     counts = (books.clock_us, read, scored, late, duplicate, dead)
-    m = _Metadata(_VERSION, *counts, total, next_offset, books.bundle, books.swap)  # type: ignore[arg-type]
+    m = _Metadata(_VERSION, *counts, total, next_offset, books.bundle, books.swap, books.missed)  # type: ignore[arg-type]
     return msgspec.json.encode(m).decode()
 
 
@@ -125,7 +127,7 @@ def read_books(text: str) -> Books | None:
     m = _read(text)
     if m is None:
         return None
-    return Books(Accounting(m.read, m.scored, m.late, m.duplicate, m.dead), m.clock_us, m.bundle, m.swap)
+    return Books(Accounting(m.read, m.scored, m.late, m.duplicate, m.dead), m.clock_us, m.bundle, m.swap, m.missed)
 
 
 def _read(text: str) -> _Metadata | None:

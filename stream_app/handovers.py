@@ -49,6 +49,7 @@ class BesideTold(Struct, frozen=True):
     shadow: str | None  # digest
     version: int
     at_ms: int
+    missed: int | None = None  # windows that the one until then has not learned from; null: not told
 
     @property
     def key(self) -> bytes:
@@ -93,7 +94,7 @@ class Place:
     def beside(self, beside: Beside, at_ms: int) -> BesideTold:
         """at_ms: now."""
         place = (self.detector, self.group, self.topic, self.partition)
-        return BesideTold(*place, beside.at, beside.digest, beside.version, at_ms)
+        return BesideTold(*place, beside.at, beside.digest, beside.version, at_ms, beside.missed)
 
     def agreement(self, shadow: str, sums: Agreement) -> AgreementTold:
         """shadow: its digest."""

@@ -184,6 +184,7 @@ class Pipeline:
         """
         offset = self.safe_offset()
         accounting, clock_us = self._ledger.below(offset)
+        missed = self.shadow.missed if self.shadow is not None else 0  # first: what waits now may not be in the states
         dirty = distinct(*self._dirty, self._ledger.touched(self._committed, offset), self._learned_by_shadow())
         self._dirty = []
         states = self._encode(dirty, offset)
@@ -191,7 +192,7 @@ class Pipeline:
         ended_at = self.keys[windows.STAGE]["ended_at"][dirty]
         over = dirty[(ended_at >= 0) & (ended_at < offset)]  # written all the same: a crash may precede their deletion
         ended = tuple(self._sessions.name(int(slot)) for slot in over)
-        books = Books(accounting, clock_us, self.spec.bundle, swap)
+        books = Books(accounting, clock_us, self.spec.bundle, swap, missed)
         told = metadata(books, self.accounting(), self._ledger.next_offset)
         return Checkpoint(offset, told, states, ended + self._sessions.take_stale())
 

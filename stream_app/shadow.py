@@ -52,11 +52,15 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Beside:
-    """From the record at offset `at` on a version judges beside the live one; none where `digest` is None."""
+    """From the record at offset `at` on a version judges beside the live one; none where `digest` is None.
+
+    missed: windows that the shadow before it, or the same one until a crash, has not learned from.
+    """
 
     at: int
     digest: str | None
     version: int = 0
+    missed: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,11 @@ class Shadow:
     def missed(self) -> int:
         """Windows that it has not learned from: passed over, or still waiting."""
         return self._passed_over + self.waiting
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether a checkpoint would keep something that the last one did not."""
+        return bool(self._touched)
 
     # --- called by the pipeline's thread --------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ import pytest
 import yaml
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from plain_detector import PlainDetector
+from prometheus_client.parser import text_string_to_metric_families
 
 from models.detector import WindowSpec
 from stream_app.config import Config, parse
@@ -113,6 +116,7 @@ class Live:
     security: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)  # sections of the configuration
     processes: list[WorkerProcess] = field(default_factory=list)
+    detector: PlainDetector = DETECTOR  # what `expected` scores with
 
     def data(self, **worker: Any) -> dict[str, Any]:
         swift = {"checkpoint": "400ms", "session_timeout": "6s", "http_port": None, "stuck_after": "60s"}
@@ -180,7 +184,7 @@ class Live:
         alerts: dict[str, dict[str, Any]] = {}
         total: dict[str, int] = {}
         for partition, records in partitions.items():
-            pipeline = Pipeline(PipelineSpec(self.config(), DETECTOR, self.topic, partition))
+            pipeline = Pipeline(PipelineSpec(self.config(), self.detector, self.topic, partition))
             pipeline.restore(0, "")
             for alert in pipeline.step(batch_of(self.topic, partition, records)).alerts:
                 alerts[alert.alert_id] = timeless(orjson.loads(orjson.dumps(alert)))
@@ -228,6 +232,27 @@ class WorkerProcess:
         for line in self.said().splitlines():
             if line.startswith("{"):
                 yield json.loads(line)
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Asks its own server, once it says where that is."""
+        while not any(event.get("event") == "probes" for event in self.events()):
+            assert self.process.poll() is None, self.said()
+            time.sleep(0.1)
+        address = next(event["livez"] for event in self.events() if event.get("event") == "probes")
+        try:
+            with urllib.request.urlopen(address.replace("/livez", path), timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, refusal.read().decode()
+
+    def metrics(self) -> dict[str, float]:
+        """By name and the values of the labels, end to end; no label is an entity."""
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(self.get("/metrics")[1]):
+            for sample in family.samples:
+                assert "entity" not in sample.labels
+                found[sample.name + "".join(sample.labels.values())] = sample.value
+        return found
 
     def is_reading(self) -> bool:
         return any(event.get("event") == "partitions" for event in self.events())

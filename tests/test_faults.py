@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import random
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
-from live import Live, produce, stream
+from aiokafka.admin import AIOKafkaAdminClient
+from live import Live, apart, produce, stream
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.live.topics import TopicShape, ensure_topics
@@ -23,6 +28,7 @@ PARTITIONS = 3
 # Small batches and a pause per batch: a run takes as long as the faults need to fall into it.
 UNHURRIED = {"max_poll_records": 300}
 SLOW = ("--slow", "0.1")
+MOST_PER_S = 50  # connections tried by all clients of a worker while nobody takes them
 
 
 @pytest.fixture
@@ -127,10 +133,21 @@ def test_sigterm_under_load_ends_in_order_and_loses_nothing(live: Live) -> None:
     live.wait_until(worker.is_reading)
     time.sleep(1.0)
     assert worker.terminate(within_s=25) == 0, worker.said()
+    assert apart(partial(state_of, live)) == "Empty", "others need not wait for its session to be over"
     so_far = live.accounting()
     assert 0 < so_far["samples_read"] < 15_600
     live.finish()
     live.check()
+
+
+async def state_of(live: Live) -> str:
+    """The group's, as its coordinator sees it."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=live.bootstrap)
+    await admin.start()
+    (answer,) = await admin.describe_consumer_groups([live.config().group_id])
+    await admin.close()
+    ((_, _, state, *_),) = answer.groups
+    return str(state)
 
 
 def test_a_detector_slower_than_the_session_keeps_its_partitions(live: Live) -> None:
@@ -146,8 +163,10 @@ def test_one_broker_of_three_can_be_killed_and_come_back(live3: Live, kafka3: Ka
     node = random.Random(4).choice(kafka3.nodes)
     kafka3.kill(node)
     try:
-        time.sleep(5)
+        with refusing(port_of(kafka3, node)) as refused:
+            time.sleep(5)
         assert worker.process.poll() is None, worker.said()
+        assert refused[0] < 5 * MOST_PER_S
     finally:
         kafka3.start(node)
     live3.wait_until(lambda: sum(p["lag"] for p in live3.status()) == 0, within_s=120)
@@ -170,3 +189,49 @@ def test_kafka_may_be_silent_for_longer_than_the_session(live3: Live, kafka3: Ka
     live3.wait_until(lambda: sum(p["lag"] for p in live3.status()) == 0, within_s=120)
     assert worker.terminate() == 0, worker.said()
     live3.check()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_kafka_may_be_gone_for_a_minute(unique_name: Callable[[str], str], tmp_path: Path) -> None:
+    with KafkaCluster(nodes=1) as cluster:
+        for live in prepared(cluster, unique_name, tmp_path, replication=1):
+            worker = live.start(*SLOW, stuck_after="5m")
+            live.wait_until_read(1000)
+            cluster.kill(1)
+            with refusing(port_of(cluster, 1)) as refused:
+                time.sleep(60)
+            assert worker.process.poll() is None, worker.said()
+            assert refused[0] < 60 * MOST_PER_S
+            cluster.start(1)
+            live.wait_until(lambda live=live: sum(p["lag"] for p in live.status()) == 0, within_s=120)
+            assert worker.terminate() == 0, worker.said()
+            live.check()
+
+
+def port_of(cluster: KafkaCluster, node: int) -> int:
+    return int(cluster.bootstrap.split(",")[node - 1].rpartition(":")[2])
+
+
+@contextmanager
+def refusing(port: int) -> Iterator[list[int]]:
+    """Takes the place of a broker that is gone: hangs up on everybody, and counts them."""
+    refused = [0]
+    with socket.create_server(("127.0.0.1", port)) as server:
+        server.settimeout(0.2)
+        over = threading.Event()
+
+        def hang_up() -> None:
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    caller, _ = server.accept()
+                    caller.close()
+                    refused[0] += 1
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        try:
+            yield refused
+        finally:
+            over.set()
+            thread.join()

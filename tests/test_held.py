@@ -16,6 +16,7 @@ from stream_app.live.fetching import BATCHES_AHEAD
 from stream_app.live.following import Model, Models
 from stream_app.live.held import Held, Hosting, Start, start_of
 from stream_app.live.leases import Lease
+from stream_app.shadow import Beside
 
 TP = TopicPartition("s", 0)
 LEASE = Lease(1, "m")
@@ -102,3 +103,20 @@ def test_what_is_read_again_after_a_swap_is_counted_once_and_batches_on_their_wa
 def test_versions_are_told_apart_without_looking_into_their_bundles() -> None:
     assert replace(OLD, detector=PlainDetector(digest="another object")) == OLD
     assert OLD != NEW
+
+
+def test_what_a_shadow_missed_is_told_by_whoever_ends_it_or_goes_on_with_it_after_a_crash() -> None:
+    start = Start(OffsetAndMetadata(0, metadata(Books(bundle=SHORT.digest, missed=7))), LEASE, OLD, 0)
+    held = Held.begin(hosting({}), TP, start)
+    assert held.set_shadow(NEW) == Beside(0, NEXT.digest, 2, missed=7)
+    assert held.set_shadow(None) == Beside(0, None, missed=7), "told in place of the one before"
+    held.set_shadow(NEW)
+    held.pipeline.step(batch(normal(300), 0))
+    held.position = 300
+    assert held.pipeline.shadow is not None
+    waiting = held.pipeline.shadow.waiting
+    assert waiting > 0
+    told = read_books(held.pipeline.checkpoint().metadata)
+    assert told is not None
+    assert told.missed == waiting, "in case of a crash"
+    assert held.set_shadow(None) == Beside(300, None, missed=waiting)

@@ -1,13 +1,15 @@
 """`replay --model live` on Apache Kafka: what workers said while versions came and went, a replay says again.
 
-seconds       0       200      400      600       800      900
+seconds       0       200  300  400      600       800      900
 live          |-- 1 ---|-- 1 ---|-- 2 ---|-- 2 ---|-- 3 ---|
-beside it              |-- 2 ---|
+beside it              |-- 2 x--|
                                          two swaps at one offset: to 3, and back to 2 at once
+At x the worker is killed amid its work, and another goes on.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,17 @@ import numpy as np
 import orjson
 import pyarrow.parquet as pq
 import pytest
-from live import read_all
+from aiokafka.admin import AIOKafkaAdminClient
+from live import START_MS, apart, read_all
 from models_rig import finished
 from test_replay_law import same, timeless
 from test_swap import ENTITIES, PARTITIONS, Fleet, prepared, produce, signals
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
+from stream_app.checkpoint import read_books
 from stream_app.model_store.transitions import Wish
 from stream_app.model_store.verbs import rollback, shadow
+from stream_app.replay.bundles import _missing
 from stream_app.replay.merging import alerts_of
 from stream_app.replay.ranges import ALL_MS, Range
 from stream_app.replay.run import Order, Replayed, replay
@@ -41,7 +46,7 @@ def lived(fleet: Fleet) -> None:
     """The time line above."""
     fleet.publish(0, 1, 2)
     fleet.promote(1)
-    worker = fleet.start()
+    worker = fleet.start(instance_id="v")
 
     def until(second: int) -> None:
         produce(fleet.bootstrap, fleet.topic, signals(until_now[0], second - until_now[0]), PARTITIONS)
@@ -53,6 +58,13 @@ def lived(fleet: Fleet) -> None:
     until(200)
     finished(shadow(fleet.config(), Wish("pump", 2)))
     fleet.wait_until(lambda: sum("shadow" in told for told in fleet.told()) == PARTITIONS)
+    until(300)
+    fleet.wait_until(lambda: missed(fleet) == [0] * PARTITIONS)
+    produce(fleet.bootstrap, fleet.topic, signals(300, 50), PARTITIONS)
+    until_now[0] = 350
+    time.sleep(0.3)
+    worker.kill()
+    worker = fleet.start(instance_id="v")
     until(400)
     windows = fleet.agreement("windows")
     fleet.promote(2)
@@ -68,6 +80,19 @@ def lived(fleet: Fleet) -> None:
     fleet.wait_until(lambda: fleet.serving() == {3})
     until(900)
     assert worker.terminate() == 0, worker.said()
+
+
+def missed(fleet: Fleet) -> list[int]:
+    """Windows that the shadow would not get to know if its worker was killed now, by partition."""
+
+    async def ask() -> list[int]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=fleet.bootstrap)
+        await admin.start()
+        commits = await admin.list_consumer_group_offsets(fleet.config().group_id)
+        await admin.close()
+        return [books.missed for commit in commits.values() if (books := read_books(commit.metadata)) is not None]
+
+    return list(apart(ask))
 
 
 def replayed(fleet: Fleet, out: Path, span: Range, processes: int) -> Replayed:
@@ -93,6 +118,26 @@ def numbers(said: Said, places: list[Any]) -> np.ndarray:
     return np.array([said[place][1:] for place in places], float)
 
 
+def test_what_a_shadow_missed_is_said_to_differ_and_by_how_much() -> None:
+    """Two was a shadow, through a crash and a swap to another, until it went live; three never did."""
+    told = [
+        {"offset": 10, "shadow": "two", "missed": 0},
+        {"offset": 20, "shadow": "two", "missed": 3},
+        {"offset": 30, "to": "one", "missed": 0},
+        {"offset": 30, "shadow": "two", "missed": 4},
+        {"offset": 40, "to": "two", "missed": 5},
+        {"offset": 50, "shadow": "three", "missed": 7},
+        {"offset": 60, "shadow": "one", "missed": 8},
+    ]
+    places = {"one": ("", "pump@1"), "two": ("", "pump@2")}
+    (note,) = _missing({0: told}, places)
+    assert note.startswith("pump@2 did not judge 12 windows as a shadow")
+    untold = [{"offset": 10, "shadow": "two"}, {"offset": 20, "shadow": "two"}, {"offset": 40, "to": "two"}]
+    (note,) = _missing({0: untold}, places)
+    assert "did not tell how many windows it missed" in note
+    assert not list(_missing({0: untold[1:]}, places)), "nothing was missed"
+
+
 def test_a_replay_of_live_says_what_was_said_across_swaps_and_out_of_a_shadow(fleet: Fleet, tmp_path: Path) -> None:
     lived(fleet)
     assert all([swap["version"] for swap in swaps] == [1, 2, 3, 2, 3] for swaps in fleet.swaps().values())
@@ -105,6 +150,14 @@ def test_a_replay_of_live_says_what_was_said_across_swaps_and_out_of_a_shadow(fl
     np.testing.assert_allclose(numbers(again, places), numbers(said, places), rtol=1e-6)
     assert same(timeless(alerts_of(tmp_path / "x")), timeless(fleet.alerts()))
     assert done.accounting[0].as_dict() == fleet.accounting()
+
+    amid = START_MS + 250_000  # while 2 was a shadow
+    replayed(fleet, tmp_path / "amid", Range(start_ms=amid), 1)
+    later = replayed_scores(tmp_path / "amid")
+    assert {place for place in said if place[1] > 1000 * (amid + 60_000)} <= later.keys() < said.keys()
+    places = sorted(later)
+    assert [said[place][0] for place in places] == [later[place][0] for place in places]
+    np.testing.assert_allclose(numbers(later, places), numbers(said, places), rtol=1e-6)
 
     replayed(fleet, tmp_path / "y", Range(), 2)
     for path in (path for path in (tmp_path / "x").rglob("*") if path.is_file() and path.name != "replay.json"):

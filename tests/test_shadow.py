@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_detector import PlainDetector
@@ -12,7 +13,7 @@ from test_pipeline import NEXT, SHORT, Outcome, batch, normal, spec, streams
 
 from models.scenes import Scenes
 from stream_app import shadow as shadow_module
-from stream_app.checkpoint import Swap
+from stream_app.checkpoint import Swap, read_books
 from stream_app.judging import OWN_STAGES
 from stream_app.pipeline import Pipeline
 from stream_app.shadow import Agreement
@@ -112,6 +113,30 @@ def test_a_full_queue_passes_batches_over_and_counts_them(monkeypatch) -> None: 
     total = drained(pipeline)
     assert 0 < total.windows <= 100
     assert total.windows + total.skipped == n
+
+
+@pytest.mark.parametrize("up_to_date", [True, False])
+def test_a_crash_costs_a_shadow_the_windows_that_waited_at_the_last_checkpoint_and_no_others(up_to_date: bool) -> None:
+    store, records = dict[bytes, bytes](), normal(900)
+    pipeline, said = shadowed(store), Outcome()
+    pipeline.step(batch(records[:600], 0))
+    if up_to_date:
+        drained(pipeline, said)
+    assert pipeline.shadow is not None
+    waiting = pipeline.shadow.waiting
+    point = pipeline.checkpoint()
+    pipeline.step(batch(records[600:700], 600))
+    drained(pipeline)  # and a crash: of this nothing is left
+    again = shadowed(store)
+    again.restore(point.offset, point.metadata)
+    again.step(batch(records[point.offset :], point.offset))
+    drained(again, said)
+    always, all_said = Pipeline(spec(detector=NEXT)), Outcome()
+    all_said.take(always.step(batch(records, 0)), np.empty(0, np.int64))
+    books = read_books(point.metadata)
+    assert books is not None
+    assert books.missed == waiting == len(all_said.scores) - len(said.scores)
+    assert (waiting == 0) == up_to_date == (said.scores == all_said.scores)
 
 
 def test_the_share_is_of_entities_and_the_same_after_a_restart() -> None:

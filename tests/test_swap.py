@@ -241,6 +241,27 @@ def test_a_shadow_goes_live_with_its_own_thresholds(fleet: Fleet) -> None:
     np.testing.assert_allclose(*pairs, rtol=1e-6)
 
 
+def test_a_version_that_is_nobodys_we_trust_is_refused_and_the_one_before_it_serves_on(fleet: Fleet) -> None:
+    fleet.publish(0)
+    fleet.promote(1)
+    worker = fleet.start(http_port=0)
+    fleet.wait_until(worker.is_reading, within_s=120)
+    (fleet.folder / "other").mkdir()
+    other = configuration(fleet.bootstrap, fleet.name, fleet.folder / "other")
+    finished(publish(other, Publication("pump", bundle(fleet.folder, 1), gate=PASSED)))
+    finished(promote(other, Wish("pump", 2)))
+    fleet.wait_until(lambda: worker.metrics().get("tailrace_models_refused_totalsignature") == 1)
+    (refused,) = [event for event in worker.events() if event["event"] == "model refused"]
+    assert (refused["model"], refused["reason"]) == ("pump@2", "signature")
+    produce(fleet.bootstrap, fleet.topic, signals(0, 400), PARTITIONS)
+    fleet.wait_until_read(400 * ENTITIES)
+    assert worker.terminate() == 0, worker.said()
+    late = fleet.start("--until-end")
+    assert late.wait(90) == 0, "who starts now takes the one before it, too"
+    assert fleet.serving() == {1}
+    fleet.check()
+
+
 def test_a_version_that_alarms_too_often_is_rolled_back_by_itself(fleet: Fleet) -> None:
     fleet.more = {**fleet.more, "alarms": {"risk": 1e-3}, "guard": {"factor": 1.0, "level": 0.2}}
     fleet.publish(0, 1)

@@ -6,19 +6,17 @@ import json
 import math
 import signal
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import OffsetAndMetadata
-from live import Live, WorkerProcess, apart, produce, read_all, stream
-from prometheus_client.parser import text_string_to_metric_families
+from live import Live, apart, produce, read_all, stream
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.brokers.kafka.properties import free_port
@@ -42,19 +40,6 @@ def live(kafka: KafkaCluster, unique_name: Callable[[str], str], tmp_path: Path)
         worker.kill()
 
 
-def get(worker: WorkerProcess, path: str) -> tuple[int, str]:
-    """Asks the worker's own server, once it says where it is."""
-    while not any(event.get("event") == "probes" for event in worker.events()):
-        assert worker.process.poll() is None, worker.said()
-        time.sleep(0.1)
-    address = next(event["livez"] for event in worker.events() if event.get("event") == "probes")
-    try:
-        with urllib.request.urlopen(address.replace("/livez", path), timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as refusal:
-        return refusal.code, refusal.read().decode()
-
-
 def test_a_busy_partition_does_not_hold_up_a_quiet_one(live: Live) -> None:
     produce(live.bootstrap, live.topic, [(b"e0", v, stamp) for _, v, stamp in stream(6000, entities=1)], PARTITIONS)
     assert live.start("--until-end", max_poll_records=200).wait(90) == 0
@@ -76,8 +61,8 @@ def test_a_missing_source_topic_is_named_with_the_command_that_makes_it(kafka: K
 def test_a_broker_that_does_not_answer_is_waited_for_and_then_named(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     worker = Live(address, "nobody", "t", tmp_path).start(stuck_after="4s", http_port=0)
-    assert get(worker, "/livez")[0] == 200, "a broker that is down is no reason to be restarted"
-    assert get(worker, "/readyz")[0] == 503
+    assert worker.get("/livez")[0] == 200, "a broker that is down is no reason to be restarted"
+    assert worker.get("/readyz")[0] == 503
     assert worker.wait() == 4
     assert address in worker.said()
     assert any(event.get("event") == "waiting for Kafka" for event in worker.events())
@@ -147,20 +132,26 @@ def test_a_dead_letter_that_can_not_be_written_stops_the_worker_before_it_commit
     assert with_rubbish
     for partition in live.status():
         assert partition["partition"] not in with_rubbish or partition["accounting"]["samples_read"] == 0
+    apart(partial(set_max_bytes, live.bootstrap, letters, "1000000"))
+    live.processes.clear()
+    live.finish()
+    live.check()
+
+
+async def set_max_bytes(bootstrap: str, topic: str, size: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": size})])
+    await admin.close()
 
 
 def test_probes_and_metrics_say_how_a_worker_is(live: Live) -> None:
     worker = live.start(http_port=0)
     live.wait_until_read(len(RECORDS))
-    assert get(worker, "/livez")[0] == 200
-    status, body = get(worker, "/readyz")
+    assert worker.get("/livez")[0] == 200
+    status, body = worker.get("/readyz")
     assert (status, json.loads(body)["partitions"]["ok"]) == (200, True)
-    found: dict[str, Any] = {}
-    for family in text_string_to_metric_families(get(worker, "/metrics")[1]):
-        for sample in family.samples:
-            assert "entity" not in sample.labels
-            found[sample.name + "".join(sample.labels.values())] = sample.value
-    total = live.accounting()
+    found, total = worker.metrics(), live.accounting()
     assert found["samples_totalscored"] == total["scored"]
     assert found["samples_totaldead_lettered"] == total["dead_lettered"]
     assert found["windows_scored_total"] > 0
@@ -173,13 +164,14 @@ def test_probes_and_metrics_say_how_a_worker_is(live: Live) -> None:
     for name in ("threshold", "tail_shape", "model_age_seconds", "event_time_lag_seconds", "e2e_latency_seconds_count"):
         assert math.isfinite(found[name]), name
     assert found["records_lost_total"] == 0
+    assert [found[f"consumer_lag_records{live.topic}{p}"] for p in range(PARTITIONS)] == [0] * PARTITIONS
     assert worker.terminate() == 0
 
 
 def test_a_worker_that_makes_no_progress_ends_itself(live: Live) -> None:
     worker = live.start("--slow", "1000", stuck_after="4s")
     assert worker.wait() == 1
-    assert "no progress" in worker.said()
+    assert f"while {len(RECORDS)} records wait" in worker.said()
     live.finish()
     live.check()
 

@@ -12,27 +12,34 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
-from live import START_MS, Live, apart, produce, read_all, stream
+from live import START_MS, Live, Record, apart, produce, read_all, stream
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.cli.alert_lines import alerts
 from stream_app.config import parse
-from stream_app.live.topics import create_topics
+from stream_app.live.topics import TopicShape, ensure_topics
 
 pytestmark = pytest.mark.kafka
 
 PARTITIONS = 2
 RECORDS = stream(700, entities=4)
 LARGE = (b"large", b"x" * 1_000_000, START_MS)
+HUGE = (b"huge", b"x" * 10_000_000, START_MS)
+AGAIN = RECORDS[4792:4800]  # second 599
+CLOCK_MS = START_MS + 599_000
+LATE = (b"e0", orjson.dumps({"sensor": "a", "t": START_MS, "value": 1.0}), CLOCK_MS)
+AHEAD = (b"e0", orjson.dumps({"sensor": "a", "t": "2099-01-01T00:00:00Z", "value": 1.0}), CLOCK_MS)
+READ = [*RECORDS[:4800], *AGAIN, LATE, AHEAD, *RECORDS[4800:], LARGE, HUGE]
 
 
 @pytest.fixture(scope="module")
 def finished(kafka: KafkaCluster, tmp_path_factory: pytest.TempPathFactory) -> Live:
     """A stream that a worker has read to its end; tests only look at it."""
     name = f"finished-{uuid.uuid4().hex[:8]}"
-    create_topics(kafka.bootstrap, {f"{name}-samples": PARTITIONS})
+    shape = TopicShape(PARTITIONS, settings={"max.message.bytes": "11000000"})
+    ensure_topics(kafka.bootstrap, {f"{name}-samples": shape})
     live = Live(kafka.bootstrap, name, f"{name}-samples", tmp_path_factory.mktemp(name))
-    produce(live.bootstrap, live.topic, [*RECORDS, LARGE], PARTITIONS)
+    produce(live.bootstrap, live.topic, READ, PARTITIONS, max_request_size=11_000_000)
     apart(partial(send_empty, live))
     live.finish()
     return live
@@ -49,7 +56,8 @@ async def send_empty(live: Live) -> None:
 def test_until_end_reads_everything_and_says_what_became_of_it(finished: Live) -> None:
     finished.check()
     total = finished.accounting()
-    assert total["samples_read"] == len(RECORDS) + 2
+    assert total["samples_read"] == len(READ) + 1
+    assert (total["duplicate"], total["late"]) == (len(AGAIN), 1)
     assert total["open"] > 0, "windows that nothing has closed yet stay open"
     assert all(partition["lag"] == 0 for partition in finished.status())
 
@@ -77,13 +85,26 @@ def test_a_record_without_key_and_value_is_a_dead_letter_like_any_other(finished
     assert {"h": b"1", "tailrace.reason": b"missing_key"}.items() <= dict(letter.headers).items()
 
 
-def test_a_record_too_large_to_be_sent_on_is_a_dead_letter_by_size_and_digest(finished: Live) -> None:
-    key, value, _ = LARGE
+@pytest.mark.parametrize(("record", "reason"), [(LARGE, "not_json"), (HUGE, "too_large")])
+def test_a_record_too_large_to_be_sent_on_is_a_dead_letter_by_size_and_digest(
+    finished: Live, record: Record, reason: str
+) -> None:
+    key, value, _ = record
+    assert value is not None
     (letter,) = [r for r in read_all(finished.bootstrap, f"{finished.topic}-dlt") if r.key == key]
     headers = {name: text.decode() for name, text in letter.headers}
     assert letter.value is None
+    assert headers["tailrace.reason"] == reason
     assert headers["tailrace.value_bytes"] == str(len(value))
     assert headers["tailrace.value_sha256"] == hashlib.sha256(value).hexdigest()
+
+
+def test_a_time_far_ahead_is_a_dead_letter_and_closes_nothing(finished: Live) -> None:
+    letters = read_all(finished.bootstrap, f"{finished.topic}-dlt")
+    (letter,) = [r for r in letters if r.value == AHEAD[1]]
+    assert dict(letter.headers)["tailrace.reason"] == b"time_ahead"
+    ends = [orjson.loads(r.value)["data_end_time"] for r in read_all(finished.bootstrap, f"{finished.name}-scores")]
+    assert max(ends) < "2023-11-14T22:25", "and what came after it was not late"
 
 
 def test_alerts_carry_cloudevents_headers_and_their_id_as_key(finished: Live) -> None:

@@ -21,9 +21,9 @@ from faust.types import TP
 from yarl import URL
 
 from stream_app.config import Config, Worker
-from stream_app.live.fetching import Fetched, Gates
+from stream_app.live.fetching import Fetched, Gates, PartitionReader
 from stream_app.live.preflight import changelog_topic
-from stream_app.live.transport import PartitionReader, Transport
+from stream_app.live.transport import Transport
 
 # More would hold whole batches of the changelog in memory; with one, Faust goes on reading it after the recovery.
 _RECOVERY_BATCHES = 2
@@ -40,6 +40,11 @@ class WorkerApp(faust.App):  # type: ignore[misc]
     client_id: str
     gates: Gates
     states: dict[str, PartitionStates]
+
+    @property
+    def given(self) -> bool:
+        """Whether the group has given it partitions; until they are read their states are being restored."""
+        return self.consumer.kafka.lease is not None
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)

@@ -9,14 +9,16 @@ batches is asked for keys, values, offsets and times, which go straight into col
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from aiokafka import TopicPartition
 from aiokafka.errors import CorruptRecordException
+from aiokafka.structs import OffsetAndMetadata
 
+from stream_app.live.leases import Lease
 from stream_app.samples import Headers, RawBatch
 
 # One being worked on, one waiting: more would add memory and age, not speed.
@@ -32,6 +34,28 @@ class Fetched:
     records: RawBatch
     position: int
     next_position: int
+
+
+class PartitionReader(Protocol):
+    """Who works on the partitions; the application gives it to the consumer as `partition_reader`."""
+
+    source_topics: frozenset[str]
+
+    async def open(self, commits: Mapping[Any, OffsetAndMetadata | None], lease: Lease) -> dict[Any, int]:
+        """The partitions now held, their tables recovered, and what the group has committed; gives where to read."""
+        ...
+
+    async def read(self, fetched: Fetched) -> None:
+        """The next batch of a partition. It is over when this returns."""
+        ...
+
+    def settled(self) -> None:
+        """A rebalance is over."""
+        ...
+
+    def fail(self, problem: BaseException) -> None:
+        """Something broke that can't be dead-lettered: the process must end."""
+        ...
 
 
 class Gates:

@@ -28,6 +28,7 @@ from stream_app.live.following import Model, Models
 from stream_app.live.guarding import Guard
 from stream_app.live.leases import Committer, Lease
 from stream_app.live.metrics import Metrics
+from stream_app.live.preflight import changelog_topic, other_count
 from stream_app.live.publish import Publisher
 from stream_app.live.shadowing import Shadowing
 from stream_app.pipeline import Pipeline, PipelineSpec
@@ -41,6 +42,7 @@ class Kafka(Committer, Protocol):
     """What is asked of the consumer's thread."""
 
     async def bounds(self, tps: Any) -> Mapping[Any, tuple[int, int]]: ...
+    async def counts(self, topics: Iterable[str]) -> Mapping[str, int]: ...
     async def seek_all(self, positions: Mapping[Any, int]) -> None: ...
 
 
@@ -74,6 +76,7 @@ class Held:
     touched: bool = False  # since the last checkpoint
     stale: int = 0  # batches on their way from where the reader stood before
     shadow: Model | None = None
+    beside: Beside | None = None  # told last
 
     @classmethod
     def begin(cls, hosting: Hosting, tp: TopicPartition, start: Start) -> Held:
@@ -87,6 +90,10 @@ class Held:
     @property
     def lease(self) -> Lease:
         return self.start.lease
+
+    def has_news(self) -> bool:
+        """Whether there is something for a checkpoint: a shadow may learn long after the last record."""
+        return self.touched or (self.pipeline.shadow is not None and self.pipeline.shadow.has_learned)
 
     def is_stale(self) -> bool:
         """Whether the batch at hand was under way when the reader was sent back. Called once for each."""
@@ -111,14 +118,24 @@ class Held:
 
     def set_shadow(self, shadow: Model | None) -> Beside:
         """Another version judges beside the live one, or none."""
-        self.shadow, spec = shadow, self.pipeline.spec
+        missed, spec = self._missed_by_shadow(), self.pipeline.spec
         told = read_progress(self.start.commit.metadata)
         at = max(self.position, told[1] if told else 0)  # what closes below was judged before this pipeline began
-        if shadow is None or shadow.digest == spec.bundle:
-            self.pipeline.set_shadow(None)
-            return Beside(at, None)
-        self.pipeline.set_shadow(replace(spec, detector=shadow.detector, model=shadow.name, shadow=None))
-        return Beside(at, shadow.digest, shadow.version)
+        if self.beside is not None and self.beside.at == at:
+            missed += self.beside.missed  # the same place: what is told now is told instead
+        self.shadow, of = shadow, None
+        self.beside = Beside(at, None, missed=missed)
+        if shadow is not None and shadow.digest != spec.bundle:
+            of = replace(spec, detector=shadow.detector, model=shadow.name, shadow=None)
+            self.beside = Beside(at, shadow.digest, shadow.version, missed)
+        self.pipeline.set_shadow(of)
+        return self.beside
+
+    def _missed_by_shadow(self) -> int:
+        """By the one that ends here, or by that of whoever held the partition before."""
+        if self.pipeline.shadow is not None:
+            return self.pipeline.shadow.missed
+        return books.missed if self.shadow is None and (books := self.start.books) else 0
 
     def count(self) -> tuple[Accounting, Accounting]:
         """The books as they were told to the metrics last, and as they are to be told now: nothing twice, where records
@@ -141,6 +158,16 @@ class Hosting:
     guard: Guard
     until: Mapping[TopicPartition, int] | None = None  # None: for ever
     quiet: Quiet = field(default_factory=Quiet)
+    counts: Mapping[str, int] = field(default_factory=dict)  # partitions of each source, as at the start
+
+    async def must_not_have_grown(self, kafka: Kafka) -> None:
+        """The group would share out sources with more partitions than before, while keys' states stay where they were.
+
+        Raises ConfigurationError.
+        """
+        for topic, n in (await kafka.counts(self.counts)).items():
+            if n > (before := self.counts[topic]):
+                raise other_count(topic, n, changelog_topic(self.config, topic), before)
 
     def show_models(self, used: Iterable[Model]) -> None:
         """In the metrics: the bundles at work, and what the live one promises."""

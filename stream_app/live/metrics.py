@@ -51,6 +51,7 @@ class Metrics:
         self.lag = gauge("consumer_lag_records", "Records not read yet", ["topic", "partition"])
         self.held = gauge("partitions_held", "Partitions this worker reads")
         self.restore_seconds = gauge("state_restore_seconds", "Of the last assignment")
+        self.restored = gauge("states_restored", "Records read from the changelogs since the start")
         self.lost = counter("records_lost", "Records that retention deleted before they were read")
         self.threshold = gauge("threshold", "Median over the windows scored last")
         self.tail_shape = gauge("tail_shape", "Median over the windows scored last; positive: a heavy tail")

@@ -62,6 +62,7 @@ class Partitions:
             if self._closing:
                 return {}
             try:
+                await self.hosting.must_not_have_grown(self.kafka)
                 await self._begin(commits, lease)
                 await self._set_shadows()
             except Fenced as news:
@@ -200,7 +201,7 @@ class Partitions:
             model, began = self.hosting.models.live, time.monotonic()
             await self._drain_shadows(model)
             swaps = {tp: swap for tp, held in self._held.items() if (swap := held.swap_to(model)) is not None}
-            touched = {tp: held for tp, held in self._held.items() if held.touched or tp in swaps}
+            touched = {tp: held for tp, held in self._held.items() if held.has_news() or tp in swaps}
             if not touched:
                 await self._set_shadows()
                 return 0.0

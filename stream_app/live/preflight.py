@@ -6,6 +6,7 @@ Remembers: nothing. A source topic is never created: a misspelt name would becom
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -85,13 +86,19 @@ def _source_counts(config: Config, counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _check_changelog(topic: str, n: int, changelog: str, counts: Mapping[str, int]) -> None:
-    kept = counts.get(changelog, n)
-    if kept != n:
-        raise ConfigurationError(
-            f"topic {topic!r} has {n} partitions, and the states of its keys are kept in {changelog!r}, which has"
-            f" {kept}. Kafka gives keys other partitions when their number changes, so the states would be missed."
-            f" Go back to {kept} partitions, or begin anew under another `group`"
-        )
+    if (kept := counts.get(changelog, n)) != n:
+        raise other_count(topic, n, changelog, kept)
+
+
+def other_count(topic: str, n: int, changelog: str, kept: int) -> ConfigurationError:
+    """A source has another number of partitions than the topic that keeps its keys' states."""
+    moved = 1 - min(n, kept) / math.lcm(n, kept)  # of all hashes, those whose remainders differ
+    return ConfigurationError(
+        f"topic {topic!r} has {n} partitions, and the states of its keys are kept in {changelog!r}, which has {kept}:"
+        f" new records of {moved:.0%} of the keys lie in other partitions than before, where their states would be"
+        f" missed. Begin anew under another `group`, which reads the topic from its beginning, or make the topic anew"
+        f" with {kept} partitions"
+    )
 
 
 def _own_topics(config: Config, counts: Mapping[str, int]) -> dict[str, TopicShape]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import aiokafka
 from aiokafka import TopicPartition
@@ -32,28 +32,6 @@ T = TypeVar("T")
 FETCH_WAIT_MS = 100
 # A few batches of the producers' usual size; the broker sends more when one record needs it.
 FETCH_BYTES = 1 << 20
-
-
-class PartitionReader(Protocol):
-    """Who works on the partitions; the application gives it to the consumer as `partition_reader`."""
-
-    source_topics: frozenset[str]
-
-    async def open(self, commits: Mapping[TP, OffsetAndMetadata | None], lease: Lease) -> dict[TP, int]:
-        """The partitions now held, their tables recovered, and what the group has committed; gives where to read."""
-        ...
-
-    async def read(self, fetched: Fetched) -> None:
-        """The next batch of a partition. It is over when this returns."""
-        ...
-
-    def settled(self) -> None:
-        """A rebalance is over."""
-        ...
-
-    def fail(self, problem: BaseException) -> None:
-        """Something broke that can't be dead-lettered: the process must end."""
-        ...
 
 
 class _NoReadOffsets(dict[TP, "int | None"]):
@@ -116,7 +94,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             max_poll_interval_ms=10 * max(session_ms, worker.stuck_after // 1000),
             max_partition_fetch_bytes=FETCH_BYTES,
             fetch_max_wait_ms=FETCH_WAIT_MS,
-            metadata_max_age_ms=60_000,
+            metadata_max_age_ms=session_ms,  # a source that grows is noticed as soon as a worker that is gone
         )
 
     def verify_event_path(self, now: float, tp: TP) -> None:
@@ -141,6 +119,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         first = await self.in_thread(consumer.beginning_offsets(wanted))
         end = await self.in_thread(consumer.end_offsets(wanted))
         return {TP(*tp): (first[tp], end[tp]) for tp in wanted}
+
+    async def counts(self, topics: Iterable[str]) -> dict[str, int]:
+        """How many partitions topics have now."""
+        client = self._ensure_consumer()._client
+
+        async def ask() -> None:
+            await client.force_metadata_update()
+
+        await self.in_thread(ask())
+        return {topic: len(client.cluster.partitions_for_topic(topic) or ()) for topic in topics}
 
     async def seek_all(self, positions: Mapping[TP, int]) -> None:
         async def seek() -> None:

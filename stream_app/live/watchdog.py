@@ -49,8 +49,10 @@ class Alive:
     def assigned(self) -> tuple[bool, str]:
         if self.partitions is None:
             return False, "waiting for Kafka"
-        settled = self.partitions.progress.settled
-        return settled, "reading" if settled else "joining the group, or restoring states"
+        if self.partitions.progress.settled:
+            return True, "reading"
+        given = self.app is not None and self.app.given
+        return False, f"restoring states, {self.n_recovered()} read so far" if given else "joining the group"
 
     def model(self) -> tuple[bool, str]:
         return (False, "waiting for Kafka") if self.models is None else self.models.ready()
@@ -82,6 +84,7 @@ class Watchdog:
                 if n != recovered or (partitions.progress.settled and not any(lag.values())):
                     partitions.progress.moved()
                 recovered = n
+                partitions.hosting.metrics.restored.set(n)
                 partitions.hosting.metrics.lag.clear()
                 for tp, behind in lag.items():
                     partitions.hosting.metrics.lag.labels(tp.topic, tp.partition).set(behind)

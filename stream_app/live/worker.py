@@ -78,7 +78,9 @@ async def run_worker(
 
                 shadowing = Shadowing(config.shadow.budget, publisher, metrics)
                 guard = Guard(config, metrics)
-                hosting = Hosting(config, models, publisher, metrics, states, shadowing, guard, until, quiet)
+                hosting = Hosting(
+                    config, models, publisher, metrics, states, shadowing, guard, until, quiet, plan.counts
+                )
                 partitions = Partitions(hosting)
                 app = _build(config, plan, partitions)
                 alive.partitions, alive.app = partitions, app

@@ -139,7 +139,10 @@ def _taken(told: list[Told], places: Mapping[str, Place]) -> tuple[Used, ...]:
 
 
 def _missing(told: Mapping[int, list[Told]], places: Mapping[str, Place]) -> Iterator[str]:
-    """Of shadows that went live, what their tails do not know and those of a replay do."""
+    """Of shadows that went live, what their tails do not know and those of a replay do.
+
+    Whoever ends a shadow, or goes on with one after a crash, tells what was missed until then.
+    """
     missed: Counter[str] = Counter()
     begun: Counter[str] = Counter()
     for of_partition in told.values():
@@ -147,15 +150,25 @@ def _missing(told: Mapping[int, list[Told]], places: Mapping[str, Place]) -> Ite
         for one in of_partition:
             if "to" in one:
                 missed[one["to"]] += int(one.get("missed", 0))
+                runs = None if one["to"] == runs else runs
+                continue
+            if one.get("missed") is not None:
+                missed[str(runs)] += one["missed"]
             elif one["shadow"] == runs:
                 begun[str(runs)] += 1
-            runs = one.get("shadow")
+            runs = one["shadow"]
     for digest in places:
         name, differ = places[digest][1], "from live for a while after it went live"
         if missed[digest]:
-            yield f"{name} passed over {missed[digest]:,} windows as a shadow: its thresholds differ {differ}"
+            yield (
+                f"{name} did not judge {missed[digest]:,} windows as a shadow, which were passed over or still waited "
+                f"when a worker ended: its thresholds differ {differ}"
+            )
         if begun[digest]:
-            yield f"{name} began again as a shadow when workers did: its thresholds may differ {differ}"
+            yield (
+                f"{name} was a shadow in workers of an earlier version, which ended and did not tell how many windows "
+                f"it missed: its thresholds may differ {differ}"
+            )
 
 
 def _fetched(config: Config, known: History, digest: str) -> Place:
