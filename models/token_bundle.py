@@ -74,6 +74,10 @@ def layout(settings: dict[str, Any]) -> Layout:
         shape |= {f"calibration/{name}/points": (n, "float64"), f"calibration/{name}/nats": (n, "float64")}
     hidden, width = settings["nets"] * net.hidden, settings["width"]
     shape |= {"view/mean": ((hidden,), "float32"), "view/directions": ((hidden, width), "float32")}
+    if "sample" in settings:  # of what it was trained on, for whoever goes on from it
+        sessions, tokens = (int(settings["sample"][name]) for name in ("sessions", "tokens"))
+        shape |= {"sample/tokens": ((tokens,), "int32"), "sample/first": ((sessions + 1,), "int64")}
+        shape |= {f"sample/{name}": ((sessions,), "int64") for name in ("position", "ends")}
     points, nodes, _ = settings["placement"]
     return shape | {f"placement/{name}": form for name, form in shapes(points, width, nodes).items()}
 

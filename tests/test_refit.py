@@ -17,8 +17,11 @@ import orjson
 import pytest
 import yaml
 from killed_refits import STEPS
-from live import ROOT, Record, apart, produce
+from live import ROOT, START_MS, Record, apart, produce
 from sensor_worlds import World, trained
+from test_token_rehearsal import other
+from test_tokens import SPEC, usual
+from token_rig import dataset
 
 from models.bundle import read, write
 from stream_app.alerts.alert import rfc3339
@@ -27,6 +30,7 @@ from stream_app.config import Config, load
 from stream_app.errors import CheckFailed, UsageError
 from stream_app.model_store.topic import read_pointers
 from training.dataset import Dataset
+from training.fit_tokens import TokenTraining, fit
 from training.refit import Refit, refit
 
 pytestmark = pytest.mark.kafka
@@ -164,3 +168,20 @@ def test_a_refit_killed_at_any_step_goes_on_to_the_same_bundle(place: Place) -> 
     assert "version.json is there already" in told["said"], "nothing was left to be done"
     assert read(place.folder / "killed" / "bundle").digest == whole
     assert list(apart(lambda: read_pointers(place.config)).versions(place.name)) == [1]
+
+
+@pytest.mark.soak
+def test_tokens_are_gone_on_from_too(place: Place) -> None:
+    """The live bundle knows one grammar; the records are of one that has a word more."""
+    write(place.folder / "tokens", fit(dataset(usual(0, 200)), TokenTraining(windows=SPEC)).bundle)
+    (place.folder / "live").rename(place.folder / "of-sensors")
+    (place.folder / "tokens").rename(place.folder / "live")
+    sessions = enumerate(other(1, 300))
+    rows = [(f"e{i}", word, START_MS + 1000 * i + j) for i, session in sessions for j, word in enumerate(session)]
+    found = [(entity.encode(), orjson.dumps({"t": t, "token": word}), t) for entity, word, t in rows]
+    over = [(f"e{i}".encode(), None, START_MS + 10**6) for i in range(300)]
+    fill(place, "samples", [*found, *over])
+    done = place.refit(fine_tune=True)
+    assert done.gate.passed, place.said
+    assert done.version == 1
+    assert read(place.folder / "work" / "bundle").lineage["how"] == "fine-tuned"

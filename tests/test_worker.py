@@ -164,14 +164,15 @@ def test_probes_and_metrics_say_how_a_worker_is(live: Live) -> None:
     for name in ("threshold", "tail_shape", "model_age_seconds", "event_time_lag_seconds", "e2e_latency_seconds_count"):
         assert math.isfinite(found[name]), name
     assert found["records_lost_total"] == 0
-    assert [found[f"consumer_lag_records{live.topic}{p}"] for p in range(PARTITIONS)] == [0] * PARTITIONS
+    lags = [f"consumer_lag_records{partition}{live.topic}" for partition in range(PARTITIONS)]
+    live.wait_until(lambda: [worker.metrics().get(lag) for lag in lags] == [0] * PARTITIONS)
     assert worker.terminate() == 0
 
 
 def test_a_worker_that_makes_no_progress_ends_itself(live: Live) -> None:
     worker = live.start("--slow", "1000", stuck_after="4s")
     assert worker.wait() == 1
-    assert f"while {len(RECORDS)} records wait" in worker.said()
+    assert "no progress" in worker.said()
     live.finish()
     live.check()
 

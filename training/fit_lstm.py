@@ -53,19 +53,38 @@ class Curve:
     failed: int  # steps whose loss was not finite; they changed nothing
 
 
+@dataclass(frozen=True)
+class Grown:
+    """A network to go on from, with more classes if need be. What it makes of the tokens that it knows stays as it is:
+    their embeddings, the lowest layer, are frozen."""
+
+    old: TokenLstm
+    settings: NetSettings
+
+    def begin(self) -> TokenLstm:
+        net, known = TokenLstm(self.settings), self.old.settings.n_classes
+        with torch.no_grad():
+            for name, weights in self.old.state_dict().items():
+                net.get_parameter(name)[: len(weights)] = weights
+        net.embedding.weight.register_hook(  # type: ignore[no-untyped-call]
+            lambda gradient: gradient.index_fill(0, torch.arange(known, device=gradient.device), 0.0)
+        )
+        return net
+
+
 def fit_lstm(
-    runs: Stretches, settings: NetSettings, how: LstmTraining, seed: int, device: str = "cpu"
+    runs: Stretches, begin: NetSettings | Grown, how: LstmTraining, seed: int, device: str = "cpu"
 ) -> tuple[TokenLstm, Curve]:
     """One network. The same seed on the same machine gives the same network. Raises ArithmeticError if it diverges."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    net = TokenLstm(settings).to(device).train()
+    net = (begin.begin() if isinstance(begin, Grown) else TokenLstm(begin)).to(device).train()
     steps = n_steps(runs, how)
     optimiser = torch.optim.AdamW(net.parameters(), lr=how.learning_rate, weight_decay=0.0)
     rising = max(how.warm_up, 2 / steps)  # a phase of the cycle takes two steps at least
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, how.learning_rate, total_steps=steps, pct_start=rising)
     losses = np.full(steps, np.nan)
-    for step, batch in zip(range(steps), _batches(runs, settings, how, rng), strict=False):
+    for step, batch in zip(range(steps), _batches(runs, net.settings, how, rng), strict=False):
         inputs, alive, targets = (torch.from_numpy(column).to(device) for column in batch)
         loss = nll_loss(net.ln_p(net.hidden(inputs)[alive]), targets)
         optimiser.zero_grad(set_to_none=True)

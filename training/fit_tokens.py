@@ -30,16 +30,19 @@ from models.tokens import N_ORDINARY, PARTS, TokenDetector, TokenScale, token_va
 from stream_app.errors import ConfigurationError
 from stream_app.intervals import Interval
 from stream_app.threshold.population import FEWEST_SCORES, fit_population
+from training import token_rehearsal
 from training.dataset import Dataset
-from training.fit_lstm import Curve, LstmTraining, fit_lstm
+from training.fit_lstm import Curve, Grown, LstmTraining, fit_lstm
 from training.fit_placement import Placed, fit_membership, fit_placement
 from training.limits import WINDOWS_FEW, few_windows
 from training.token_budget import Wanted, within
+from training.token_rehearsal import Start, sample_of
 from training.token_report import token_report
-from training.token_sessions import Sessions, apart, by_frequency, runs, sessions_of, windows_of
+from training.token_sessions import Sessions, apart, by_frequency, joined, runs, sessions_of, windows_of
 
 WINDOWS = WindowSpec(length_tokens=64, stride_tokens=32)
 LSTM = LstmTraining()
+GOING_ON = LstmTraining(learning_rate=1e-3, steps_min=100, steps_max=300)  # a tenth as fast, a third as long
 TOKENS_MIN = 100  # fewer say nothing about order
 MEMORY_TOKENS_MAX = 3_000_000  # counting n-grams of all orders takes some 200 bytes a token
 HELD_TOKENS_MAX = 300_000  # per fold, to calibrate on: 3 s of scoring, and 10,000 windows
@@ -71,6 +74,7 @@ class TokenTraining:
     risk: float | None = None  # per window; None: by `default_risk`
     without: tuple[Interval, ...] = ()  # sessions that overlap them are not learned from
     noise: bool = False  # tell from which membership on a window is noise: for alarms.also
+    start: Start | None = None  # to go on from; windows and networks have its shape then
     say: Callable[[str], None] = lambda _: None  # told what has been done
 
 
@@ -89,6 +93,15 @@ class _Data:
     fold: I64  # [s]
     share: F32  # [vocabulary]
     net: NetSettings
+    start: Start | None
+
+    def rehearsed(self, sessions: Sessions) -> Sessions:
+        """With the sample of what was learned before."""
+        return joined(sessions, self.start.sample) if self.start else sessions
+
+    def begin(self, f: int) -> NetSettings | Grown:
+        """What the network of a fold is made from. The one gone on from has not seen the old sessions of its fold."""
+        return Grown(self.start.detector.nets.nets[f], self.net) if self.start else self.net
 
 
 @dataclass(frozen=True)
@@ -113,11 +126,15 @@ def fit(data: Dataset, how: TokenTraining) -> Trained:
     """Everything that `train` does with tokens. Raises ConfigurationError, in words, where the data do not suffice."""
     began = time.monotonic()
     vocabulary, counts = by_frequency(data)
-    sessions, left_out = apart(sessions_of(data, vocabulary, how.windows), data, how.without)
+    if how.start is not None:
+        vocabulary, counts = how.start.numbered(vocabulary, counts)
+        how = _going_on(how, how.start.detector)
+    ids = {word: vocabulary[word] for word in data.vocabulary}
+    sessions, left_out = apart(sessions_of(data, ids, how.windows), data, how.without)
     _must_suffice(data, sessions, how)
     rng = np.random.default_rng(how.seed)
     net = NetSettings(min(len(counts), N_CLASSES_MAX), hidden=how.hidden)
-    ready = _Data(sessions, rng.permutation(len(sessions)) % how.folds, _shares(counts, net.n_classes), net)
+    ready = _Data(sessions, rng.permutation(len(sessions)) % how.folds, _shares(counts, net.n_classes), net, how.start)
     how, left = _within_budget(how, ready, began)
     folds = [_fold(ready, f, how, rng) for f in range(how.folds)]
     scale, scores, owner = _calibrated([fold.held for fold in folds])
@@ -129,7 +146,7 @@ def fit(data: Dataset, how: TokenTraining) -> Trained:
         vocabulary=vocabulary,
         windows=how.windows,
         nets=nets,
-        memory=fit_ngrams(runs(sessions.thinned(how.tokens_max, rng)), len(counts) - 1, how.order),
+        memory=fit_ngrams(runs(ready.rehearsed(sessions).thinned(how.tokens_max, rng)), len(counts) - 1, how.order),
         scale=scale,
         view=view,
         known=placed.known,
@@ -138,7 +155,8 @@ def fit(data: Dataset, how: TokenTraining) -> Trained:
     )
     report = token_report(sessions, detector, [fold.curve for fold in folds], scores, placed)
     report |= {"n_windows": len(scores), "left_out": left_out, "budget": list(left)}
-    return Trained(_bundle(detector, _golden(ready, how, rng), how), (*report["choices"], *left), report)
+    golden, sample = _golden(ready, how, rng), sample_of(ready.rehearsed(sessions), rng)
+    return Trained(_bundle(detector, (golden, sample), how), (*report["choices"], *left), report)
 
 
 def _within_budget(how: TokenTraining, ready: _Data, began: float) -> tuple[TokenTraining, tuple[str, ...]]:
@@ -153,9 +171,22 @@ def _within_budget(how: TokenTraining, ready: _Data, began: float) -> tuple[Toke
     return replace(how, lstm=lstm, tokens_max=most.tokens_max, placed_max=most.placed_max), most.notes
 
 
-def _bundle(detector: TokenDetector, golden: Scenes, how: TokenTraining) -> Bundle:
+def _going_on(how: TokenTraining, old: TokenDetector) -> TokenTraining:
+    nets = old.nets.nets
+    return replace(how, windows=old.windows, folds=len(nets), hidden=nets[0].settings.hidden, lstm=GOING_ON)
+
+
+def _bundle(detector: TokenDetector, kept: tuple[Scenes, Sessions], how: TokenTraining) -> Bundle:
+    golden, sample = kept
     settings = settings_of(detector) | {"seed": how.seed, "training": asdict(how.lstm)}
-    return Bundle("tokens", settings, arrays_of(detector), golden_of(detector, golden), detector.tail)
+    settings |= {"sample": {"sessions": len(sample), "tokens": len(sample.tokens)}}
+    return Bundle(
+        "tokens",
+        settings,
+        arrays_of(detector) | token_rehearsal.arrays_of(sample),
+        golden_of(detector, golden),
+        detector.tail,
+    )
 
 
 def default_risk(sessions: Sessions, spec: WindowSpec) -> float:
@@ -193,8 +224,8 @@ def _shares(counts: I64, n_classes: int) -> F32:
 
 
 def _fold(ready: _Data, f: int, how: TokenTraining, rng: np.random.Generator) -> _Fold:
-    others = ready.sessions.at(np.flatnonzero(ready.fold != f))
-    net, curve = fit_lstm(runs(others), ready.net, how.lstm, how.seed * how.folds + f, how.device)
+    others = ready.rehearsed(ready.sessions.at(np.flatnonzero(ready.fold != f)))
+    net, curve = fit_lstm(runs(others), ready.begin(f), how.lstm, how.seed * how.folds + f, how.device)
     how.say(f"network {f + 1} of {how.folds}: {curve.steps} steps, {curve.loss[-1]:.3f} nats per token at their end")
     memory = fit_ngrams(runs(others.thinned(how.tokens_max, rng)), len(ready.share) - 1, how.order)
     own = np.flatnonzero(ready.fold == f)
@@ -226,7 +257,7 @@ def _placed(
     ready: _Data, nets: TokenNets, how: TokenTraining, rng: np.random.Generator
 ) -> tuple[View, Placed, dict[str, Any]]:
     """The view and the clusters of windows drawn from all sessions, each seen with the context it has in the stream."""
-    some = ready.sessions.thinned(PLACED_DRAWN * how.placed_max * how.windows.stride_tokens, rng)
+    some = ready.rehearsed(ready.sessions).thinned(PLACED_DRAWN * how.placed_max * how.windows.stride_tokens, rng)
     scenes = windows_of(some, how.windows)
     stretches = stretches_of(scenes, scored_before(scenes, _fresh(scenes, how.windows)), len(ready.share))
     hidden = surprises(nets, stretches).mean_hidden

@@ -19,6 +19,7 @@ from stream_app.recipe import Recipe
 from training.dataset import Dataset
 from training.ranks import ALONE, Ranks, local_device
 from training.rehearsal import Sample
+from training.token_sessions import Sessions
 
 Say = Callable[[str], None]
 
@@ -33,7 +34,7 @@ class Making:
     config: Config | None = None
     without: tuple[Interval, ...] = ()  # not learned from
     like: Detector | None = None  # the detector that is followed: windows and sensors stay as they are there
-    sample: Sample | None = None  # fine-tuning: of what `like` was trained on
+    sample: Sample | Sessions | None = None  # fine-tuning: of what `like` was trained on
     trim: bool = False  # sensors: what is strange among its own is not learned from either
     ranks: Ranks = ALONE
 
@@ -56,7 +57,9 @@ def make(data: Dataset, how: Making, lineage: dict[str, Any], say: Say) -> tuple
 
 
 def _tokens(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, Any]]:
+    from models.tokens import TokenDetector
     from training.fit_tokens import TokenTraining, fit
+    from training.token_rehearsal import Start
 
     wanted = TokenTraining(
         seed=how.seed,
@@ -68,7 +71,10 @@ def _tokens(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, Any
         say=say,
     )
     windows = how.like.windows if how.like else _counted(how.config) or wanted.windows
-    made = fit(data, replace(wanted, windows=windows))
+    start = None
+    if isinstance(how.like, TokenDetector) and isinstance(how.sample, Sessions):
+        start = Start(how.like, how.sample)
+    made = fit(data, replace(wanted, windows=windows, start=start))
     return made.bundle, made.report
 
 
@@ -82,7 +88,8 @@ def _sensors(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, An
         how.seed, recipe, local_device(device_of(how.device)), how.ranks, how.budget_s, a_week, say=say
     )
     wanted = replace(wanted, noise="noise" in how.alarms.also)
-    made = fit(data, replace(wanted, without=how.without, like=like, trim=how.trim, sample=how.sample))
+    sample = how.sample if isinstance(how.sample, Sample) else None
+    made = fit(data, replace(wanted, without=how.without, like=like, trim=how.trim, sample=sample))
     return made.bundle, made.report
 
 

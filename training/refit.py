@@ -32,13 +32,14 @@ from stream_app.model_store.pointers import Check, Gate
 from stream_app.opening import open_bundle
 from stream_app.replay.finding import find
 from stream_app.replay.ranges import Range
-from training import samples_file
+from training import samples_file, token_rehearsal
 from training.dataset import Dataset, varies
 from training.gates import Trial, figures, held_out
 from training.making import Making, make
 from training.parents import Parent, parent_of
 from training.reading import dataset, summary
 from training.rehearsal import Sample, stored
+from training.token_sessions import Sessions
 from training.topic_reading import TopicRead, read_topics
 from training.train_page import JSON_FILE as REPORT
 from training.work import Work
@@ -181,9 +182,10 @@ def _fit(step: _Step, trial: Trial, path: Path) -> None:
     open_bundle(path)
 
 
-def _sample(parent: Parent) -> Sample:
-    """What the live bundle was trained on, as far as it carries it. Raises ConfigurationError."""
-    found = stored(read(parent.folder).arrays) if parent.folder is not None else None
+def _sample(parent: Parent) -> Sample | Sessions:
+    """What the live bundle was trained on, as far as it carries it. Raises UsageError."""
+    arrays = read(parent.folder).arrays if parent.folder is not None else {}
+    found = stored(arrays) or token_rehearsal.stored(arrays)
     if found is None:
         raise UsageError(f"{parent} carries no sample of its training to go on from: leave out --fine-tune")
     return found

@@ -6,7 +6,7 @@ In: `Dataset`. Out: `Sessions`, and the `Scenes` and `Stretches` of them. Rememb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -58,6 +58,12 @@ class Sessions:
         order = rng.permutation(len(self))
         n = max(1, int(np.searchsorted(np.cumsum(self.size[order]), n_tokens, side="right")))
         return self.at(np.sort(order[:n]))
+
+
+def joined(one: Sessions, other: Sessions) -> Sessions:
+    """Those of both."""
+    columns = {f.name: np.concatenate([getattr(one, f.name), getattr(other, f.name)]) for f in fields(Sessions)}
+    return Sessions(**columns | {"first": np.concatenate([one.first, one.first[-1] + other.first[1:]])})
 
 
 def by_frequency(data: Dataset) -> tuple[dict[str, int], I64]:
