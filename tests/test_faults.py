@@ -197,6 +197,7 @@ def test_kafka_may_be_gone_for_a_minute(unique_name: Callable[[str], str], tmp_p
     with KafkaCluster(nodes=1) as cluster:
         for live in prepared(cluster, unique_name, tmp_path, replication=1):
             worker = live.start(*SLOW, stuck_after="5m")
+            live.wait_until(worker.is_reading)
             live.wait_until_read(1000)
             cluster.kill(1)
             with refusing(port_of(cluster, 1)) as refused:
@@ -213,11 +214,23 @@ def port_of(cluster: KafkaCluster, node: int) -> int:
     return int(cluster.bootstrap.split(",")[node - 1].rpartition(":")[2])
 
 
+def listening(port: int) -> socket.socket:
+    """A process that was just killed may hold its sockets a moment longer."""
+    give_up = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_server(("127.0.0.1", port))
+        except OSError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.1)
+
+
 @contextmanager
 def refusing(port: int) -> Iterator[list[int]]:
     """Takes the place of a broker that is gone: hangs up on everybody, and counts them."""
     refused = [0]
-    with socket.create_server(("127.0.0.1", port)) as server:
+    with listening(port) as server:
         server.settimeout(0.2)
         over = threading.Event()
 

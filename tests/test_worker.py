@@ -147,6 +147,7 @@ async def set_max_bytes(bootstrap: str, topic: str, size: str) -> None:
 
 def test_probes_and_metrics_say_how_a_worker_is(live: Live) -> None:
     worker = live.start(http_port=0)
+    live.wait_until(worker.is_reading)
     live.wait_until_read(len(RECORDS))
     assert worker.get("/livez")[0] == 200
     status, body = worker.get("/readyz")
