@@ -13,7 +13,9 @@ from token_rig import dataset
 from models.bundle import open_detector, write
 from models.token_bundle import open_bundle
 from models.tokens import TokenDetector
+from stream_app.config import parse
 from training.fit_tokens import TokenTraining, Trained, fit
+from training.gates import Trial, figures, held_out
 from training.token_rehearsal import TOKENS_MAX, Start, sample_of, stored
 from training.token_sessions import Sessions, by_frequency, sessions_of
 
@@ -97,3 +99,18 @@ def test_tokens_that_came_in_neither_have_a_share_of_their_class(start: Start) -
     assert counts[vocabulary["never"]] == 1
     assert counts[vocabulary["sync"]] == 9
     assert counts[vocabulary["open"]] == (start.sample.tokens == start.detector.vocabulary["open"]).sum()
+
+
+def test_windows_of_sessions_that_end_at_one_time_are_told_apart_when_two_bundles_are_compared(
+    tuned: Trained, tmp_path: Path
+) -> None:
+    """Of a session both the last whole window and what is left end with its last token."""
+    write(tmp_path, tuned.bundle)
+    live, data = open_detector(tmp_path), dataset(other(3, 60))
+    config = parse({"detector": "d", "sources": [{"topic": "t"}], "alarms": {"risk": 0.01}})
+    trial = Trial(config, data, (), held_out(data, 0.5))
+    found = figures(tmp_path, tuned.report, live, trial)
+    windows = of(live, other(3, 60))
+    assert len(np.unique(np.stack([windows.entity, windows.end_us]), axis=1).T) < len(windows)
+    assert found.windows > 0
+    assert found.agreement == 1.0

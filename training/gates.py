@@ -50,6 +50,7 @@ class Said:
     entity: I32  # index in the data's entities
     start_us: I64
     end_us: I64
+    position: I64  # of tokens; several windows of a session may end at one time
     alarm: Bool
     opened: Bool  # an alert opened with the window, or was open when the held-out part began
     score: F64
@@ -155,6 +156,7 @@ def _said(results: Sequence[Result], slots: I32, detector: Detector, trial: Tria
         entity=entity,
         start_us=start_us,
         end_us=end_us,
+        position=column(lambda p: p.scenes.position, np.int64)[order],
         alarm=alarm,
         opened=_opened(column(lambda p: p.judged.episode_open, bool)[order], held, entity),
         score=column(lambda p: p.scored.score, np.float64)[order],
@@ -199,9 +201,9 @@ def _agreement(own: Said, other: Said, judge: Bool) -> float | None:
 
 
 def _keys(said: Said) -> Any:
-    """Entity and end of each window, as one value."""
-    keys = np.empty(len(said.entity), [("entity", np.int32), ("end_us", np.int64)])
-    keys["entity"], keys["end_us"] = said.entity, said.end_us
+    """What tells each window from all others, as one value."""
+    keys = np.empty(len(said.entity), [("entity", np.int32), ("start_us", np.int64), ("position", np.int64)])
+    keys["entity"], keys["start_us"], keys["position"] = said.entity, said.start_us, said.position
     return keys
 
 
