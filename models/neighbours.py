@@ -2,58 +2,44 @@
 
 In: reference points and queries. Out: for each query its k nearest references. Remembers: nothing.
 
-References lie in cells, balls around centres. For a block of queries: (1) the cell of the nearest centre bounds the
-k-th distance: the k-th smallest of minima over disjoint groups; (2) cells whose ball lies beyond the bound are left
-out; (3) in the rest a float32 product finds all references within the bound and its rounding; (4) only their distances
-are computed in float64. So values and order are those of float64, at the speed of a matrix product.
+References lie in small cells, balls around centres, which halve and halve again along the direction of most variance.
+For a block of queries: (1) the cells of the nearest centres bound the k-th distance; (2) cells whose ball lies beyond
+the bound are left out; (3) in the rest a float32 product finds all references within the bound and its rounding;
+(4) only their distances are computed in float64. So values and order are those of float64, at the speed of a product.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from models.scenes import F32, F64, I64
+from models.scenes import F32, F64, I64, Bool
 from models.threads import each
 
-GROUPS = 80  # disjoint groups whose minima bound the k-th distance; several times the k in use
-CELL = 900  # references per cell: few enough to stay in cache with a block of queries
+CELL = 64  # references per cell at most: with more cells Python's calls cost more than the references left out save
+POWERS = 3  # steps towards the direction of most variance: it need not be it
+HOMES = 2  # cells more than the k-th neighbour needs, to bound its distance
 QUERIES = 512  # per block, so that two threads share a thousand
+PAIRS = 8_192  # of a query and a cell in one go: their products stay in cache
+AT_ONCE = 1 << 15  # float64 differences, for the same reason
 WIDE = 8  # times k: rows of more candidates are not sorted one by one
 ROUNDING = 1e-5  # of float32 products of centred points, relative to the squared lengths: 80 units in the last place
 
 
 @dataclass(frozen=True)
-class Cell:
-    """References of one ball, ready for a product. `m` of them."""
-
-    index: I64  # [m] in the caller's order
-    turned: F32  # [d + 1, m]: -2 x, and below it |x|^2; x = point less the overall centre
-    centre: F64  # [d], relative to the overall centre
-    radius: float
-    longest: float  # the largest |x|^2
-
-
-@dataclass(frozen=True)
-class Balls:
-    """The cells' balls, side by side. [cells]"""
-
-    centres: F64  # [cells, d]
-    squares: F64  # |centre|^2
-    radii: F64
-    longest: F64
-    sizes: I64
-
-
-@dataclass(frozen=True)
 class References:
-    """Points to measure from. Made by `references`."""
+    """Points to measure from: n of them in cells of up to m. Made by `references`."""
 
     centred: F64  # [n, d] the points less their centre
     centre: F64  # [d]
-    cells: tuple[Cell, ...]
-    balls: Balls
+    index: I64  # [cells, m] in the caller's order; -1 beyond a cell's size
+    turned: tuple[F32, ...]  # per cell [d + 1, m]: -2 x, and below it |x|^2, NaN beyond its size
+    centres: F32  # [d + 1, cells] of the balls: -2 c, and below it |c|^2
+    radii: F32  # [cells]
+    longest: F64  # [cells] the largest |x|^2
+    smallest: int  # points in a cell at least
 
 
 def references(points: F64) -> References:
@@ -61,11 +47,22 @@ def references(points: F64) -> References:
     points = np.ascontiguousarray(points, np.float64)
     centre = points.mean(0)
     x = points - centre
-    home = _balls(x, max(1, len(x) // CELL - 1))  # below two cells' worth one product is cheaper than two
-    cells = tuple(_cell(x, np.flatnonzero(home == c)) for c in np.unique(home))
-    centres, sizes = np.stack([cell.centre for cell in cells]), np.array([len(cell.index) for cell in cells])
-    radii, longest = np.array([cell.radius for cell in cells]), np.array([cell.longest for cell in cells])
-    return References(x, centre, cells, Balls(centres, (centres**2).sum(1), radii, longest, sizes))
+    cells = list(_halved(x))
+    size = max(map(len, cells))
+    index = np.stack([np.pad(own, (0, size - len(own)), constant_values=-1) for own in cells])
+    centres = np.stack([x[own].mean(0) for own in cells])
+    radii = [np.sqrt(((x[own] - c) ** 2).sum(1).max()) for own, c in zip(cells, centres, strict=True)]
+    squares = (x**2).sum(1)
+    return References(
+        x,
+        centre,
+        index,
+        tuple(_turned(x[own], size) for own in cells),
+        _turned(centres, len(centres)),
+        (np.array(radii) * (1 + 1e-6)).astype(np.float32),
+        np.array([squares[own].max() for own in cells]),
+        min(map(len, cells)),
+    )
 
 
 def nearest(refs: References, queries: F64 | F32, k: int) -> tuple[F64, I64]:
@@ -93,53 +90,81 @@ def mean_distance(refs: References, queries: F64 | F32, k: int = 3) -> F64:
 def _block(refs: References, x: F64, k: int) -> tuple[F64, I64]:
     """`nearest` of one block of centred queries [q, d]."""
     product = np.concatenate([x, np.ones((len(x), 1))], 1).astype(np.float32)
-    length, balls = np.einsum("ij,ij->i", x, x), refs.balls
-    to_centre = np.sqrt(np.maximum(length[:, None] - 2 * (x @ balls.centres.T) + balls.squares, 0.0))
-    slack = ROUNDING * (length[:, None] + balls.longest)  # [q, cells]
-    bound, kept = _bound(refs, product, (np.where(balls.sizes >= k, to_centre, np.inf), slack), k)
-    visited = to_centre - balls.radii <= np.sqrt(np.maximum((bound + length)[:, None] + 2 * slack, 0.0))
-    limit = (bound[:, None] + slack).astype(np.float32)
-    pairs = []
-    for c, (rows, squared) in kept.items():
-        visited[rows, c] = False
-        pairs.append(_within(squared, limit[rows, c], rows, refs.cells[c].index))
-    for c in np.flatnonzero(visited.any(0)).tolist():
-        rows, cell = np.flatnonzero(visited[:, c]), refs.cells[c]
-        pairs.append(_within(product[rows] @ cell.turned, limit[rows, c], rows, cell.index))
-    return _best(refs.centred, x, (np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])), k)
+    length = np.einsum("ij,ij->i", x, x)
+    away = product @ refs.centres  # [q, cells]: |query - centre|^2 - |query|^2
+    homes = _homes(away, min(len(refs.turned), HOMES + (k - 1) // refs.smallest))
+    order = np.argsort(homes.ravel(), kind="stable")
+    pairs = homes.ravel()[order], order % len(x)
+    near = _products(refs, product, pairs)
+    bound = _kth(near, order, len(homes), k) + ROUNDING * (length + refs.longest[homes].max(0))
+    found = [_within(refs, near, pairs, (bound, length))]
+    visited = _reached(refs, away, (bound, length))
+    visited[np.arange(len(x)), homes] = False
+    cell, row = np.nonzero(np.ascontiguousarray(visited.T))
+    for at in range(0, len(cell), PAIRS):
+        pairs = cell[at : at + PAIRS], row[at : at + PAIRS]
+        found.append(_within(refs, _products(refs, product, pairs), pairs, (bound, length)))
+    return _best(refs.centred, x, (np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])), k)
 
 
-def _within(squared: F32, limit: F32, rows: I64, index: I64) -> tuple[I64, I64]:
-    """Query and reference of all products [rows, m] within their query's limit."""
-    row, column = np.divmod(np.flatnonzero(squared <= limit[:, None]), squared.shape[1])
-    return rows[row], index[column]
+def _homes(away: F32, n: int) -> I64:
+    """The n cells whose centres are nearest to each query. [n, q]"""
+    rest, every = away.copy(), np.arange(len(away))
+    homes = np.empty((n, len(away)), np.int64)
+    for home in homes:
+        home[:] = rest.argmin(1)
+        rest[every, home] = np.inf
+    return homes
 
 
-def _bound(refs: References, product: F32, cells: tuple[F64, F64], k: int) -> tuple[F64, dict[int, tuple[I64, F32]]]:
-    """For each query an upper bound [q] of (k-th distance)^2 - |query|^2, from the cell with the nearest centre.
+def _products(refs: References, product: F32, pairs: tuple[I64, I64]) -> F32:
+    """|query - reference|^2 - |query|^2 of all references of each pair's cell. pairs: cell, ascending, and query."""
+    cell, row = pairs
+    out = np.empty((len(cell), refs.index.shape[1]), np.float32)
+    edge = np.flatnonzero(np.diff(cell, prepend=-1, append=-1)).tolist()
+    which = cell[edge[:-1]].tolist()
+    for c, begin, end in zip(which, edge, edge[1:], strict=False):  # over cells
+        np.dot(product.take(row[begin:end], 0), refs.turned[c], out=out[begin:end])
+    return out
 
-    And the products that gave it, cell by cell, with their rows. No cell of k points: no bound. cells: distances to the
-    centres, infinite for cells of fewer, and slack. [q, cells] each
-    """
-    to_centre, slack = cells
-    bound, kept = np.full(len(product), np.inf), dict[int, tuple[I64, F32]]()
-    home = np.where(np.isfinite(to_centre.min(1)), to_centre.argmin(1), -1)
-    for c in sorted(set(home.tolist()) - {-1}):
-        mine = np.flatnonzero(home == c)
-        squared = product[mine] @ refs.cells[c].turned
-        groups = min(squared.shape[1], max(GROUPS, 2 * k))
-        full = squared.shape[1] // groups * groups
-        minima = squared[:, :full].reshape(len(squared), -1, groups).min(1)
-        minima.partition(k - 1, axis=1)
-        bound[mine], kept[c] = minima[:, k - 1] + slack[mine, c], (mine, squared)
-    return bound, kept
+
+def _kth(near: F32, order: I64, homes: int, k: int) -> F64:
+    """The k-th smallest of each query's products [homes * q, m], which are in the order of their cells. [q]"""
+    of_query = np.empty_like(near)
+    of_query[order] = near
+    table = of_query.reshape(homes, -1, near.shape[1]).transpose(1, 0, 2).reshape(len(near) // homes, -1)
+    table.partition(k - 1, axis=1)
+    return table[:, k - 1].astype(np.float64)
+
+
+def _within(refs: References, squared: F32, pairs: tuple[I64, I64], limits: tuple[F64, F64]) -> tuple[I64, I64]:
+    """Query and reference of all products [pairs, m] within their query's bound. limits: bound, |query|^2. [q]"""
+    (cell, row), (bound, length) = pairs, limits
+    limit = bound[row] + ROUNDING * (length[row] + refs.longest[cell])
+    pair, place = np.divmod(np.flatnonzero(squared <= limit.astype(np.float32)[:, None]), squared.shape[1])
+    return row[pair], refs.index[cell[pair], place]
+
+
+def _reached(refs: References, away: F32, limits: tuple[F64, F64]) -> Bool:
+    """Which cells' balls the bounds reach. [q, cells]"""
+    bound, length = limits
+    reach = np.sqrt(np.maximum(bound + (1 + ROUNDING) * length, 0)).astype(np.float32)
+    most = reach[:, None] + refs.radii
+    most *= most
+    most += (ROUNDING * refs.longest).astype(np.float32)
+    most -= ((1 - ROUNDING) * length).astype(np.float32)[:, None]
+    return away <= most
 
 
 def _best(centred: F64, x: F64, pairs: tuple[I64, I64], k: int) -> tuple[F64, I64]:
     """The k nearest of the candidates (query, reference), at least k of them for each query, in float64."""
     row, column = pairs
-    gap = centred[column] - x[row]
-    squared = np.einsum("ij,ij->i", gap, gap)
+    squared, some = np.empty(len(row)), max(1, AT_ONCE // x.shape[1])
+    for at in range(0, len(row), some):
+        here = slice(at, at + some)
+        gap = centred.take(column[here], 0)
+        gap -= x.take(row[here], 0)
+        np.einsum("ij,ij->i", gap, gap, out=squared[here])
     chosen = _smallest(squared, row, len(x), k)
     if chosen is None:
         order = np.lexsort((column, squared, row))
@@ -164,23 +189,26 @@ def _smallest(squared: F64, row: I64, n: int, k: int) -> I64 | None:
     return found
 
 
-def _balls(x: F64, n: int) -> I64:
-    """The cell of each point: the nearest of n centres, which start far apart and move to their means. [n points]"""
-    centres = x[:1]
-    away = ((x - centres[0]) ** 2).sum(1)
-    for _ in range(n - 1):  # one pass per cell, at preparation only
-        centres = np.concatenate([centres, x[[away.argmax()]]])
-        away = np.minimum(away, ((x - centres[-1]) ** 2).sum(1))
-    for _ in range(4 if n > 1 else 0):  # a few steps suffice: cells need not be good, only balls
-        home = ((centres**2).sum(1) - 2 * (x @ centres.T)).argmin(1)
-        centres = np.stack([x[home == c].mean(0) if (home == c).any() else centres[c] for c in range(n)])
-    nearest_centre: I64 = ((centres**2).sum(1) - 2 * (x @ centres.T)).argmin(1)
-    return nearest_centre
+def _turned(x: F64, size: int) -> F32:
+    """-2 x and below it |x|^2, a column per point, with columns of NaN up to a size: no limit admits them."""
+    turned = np.concatenate([-2 * x.T, (x**2).sum(1)[None]])
+    return np.ascontiguousarray(np.pad(turned, ((0, 0), (0, size - len(x))), constant_values=np.nan), np.float32)
 
 
-def _cell(x: F64, index: I64) -> Cell:
-    mine = x[index]
-    centre, squares = mine.mean(0), (mine**2).sum(1)
-    turned = np.concatenate([-2 * mine.T, squares[None]]).astype(np.float32)
-    radius = float(np.sqrt(((mine - centre) ** 2).sum(1).max()))
-    return Cell(index, np.ascontiguousarray(turned), centre, radius * (1 + 1e-9), float(squares.max()))
+def _halved(x: F64) -> Iterator[I64]:
+    """Points [n, d] in cells of at most CELL, of sizes that hardly differ."""
+    waiting = [np.arange(len(x))]
+    while waiting:  # once per cell, at preparation only
+        own = waiting.pop()
+        if len(own) <= CELL:
+            yield own
+            continue
+        gap = x[own] - x[own].mean(0)
+        axis = gap[np.einsum("ij,ij->i", gap, gap).argmax()]
+        for _ in range(POWERS):
+            axis = (gap @ axis) @ gap
+            axis /= max(float(np.linalg.norm(axis)), 1e-300)
+        cells = -(-len(own) // CELL)
+        left = cells // 2 * len(own) // cells
+        order = np.argpartition(gap @ axis, left)
+        waiting += [own[order[left:]], own[order[:left]]]

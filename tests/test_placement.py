@@ -99,3 +99,15 @@ def test_nearest_equals_sorting_all_distances(seed: int, n: int, k: int) -> None
 def test_points_on_top_of_each_other_are_found(points: np.ndarray) -> None:
     distance, _ = nearest(references(points), points, 5)
     np.testing.assert_array_equal(distance, 0)
+
+
+@pytest.mark.parametrize("k", [64, 65, 300, 2000])
+def test_more_neighbours_than_a_cell_holds_are_found(k: int) -> None:
+    rng = np.random.default_rng(k)
+    points = np.concatenate([blobs(rng, 990, 5, 4), rng.normal(0, 1e4, (10, 5))])  # some far away from all
+    queries = np.concatenate([points[:20] + 0.1, rng.normal(0, 1e4, (5, 5))])
+    distance, index = nearest(references(points), queries, k)
+    every = np.sqrt(((queries[:, None] - points) ** 2).sum(2))
+    order = np.argsort(every, axis=1, kind="stable")[:, :k]
+    np.testing.assert_allclose(distance, np.take_along_axis(every, order, 1), rtol=1e-9)
+    np.testing.assert_array_equal(index, order)
