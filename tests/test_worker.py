@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import OffsetAndMetadata
-from live import Live, apart, produce, read_all, stream
+from live import Live, WorkerProcess, apart, produce, read_all, stream
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.brokers.kafka.properties import free_port
@@ -165,9 +165,14 @@ def test_probes_and_metrics_say_how_a_worker_is(live: Live) -> None:
     for name in ("threshold", "tail_shape", "model_age_seconds", "event_time_lag_seconds", "e2e_latency_seconds_count"):
         assert math.isfinite(found[name]), name
     assert found["records_lost_total"] == 0
-    lags = [f"consumer_lag_records{partition}{live.topic}" for partition in range(PARTITIONS)]
-    live.wait_until(lambda: [worker.metrics().get(lag) for lag in lags] == [0] * PARTITIONS)
+    live.wait_until(lambda: lags(live, worker) == [0] * PARTITIONS)
     assert worker.terminate() == 0
+
+
+def lags(live: Live, worker: WorkerProcess) -> list[float | None]:
+    """By partition; it is looked at every second."""
+    found = worker.metrics()
+    return [found.get(f"consumer_lag_records{partition}{live.topic}") for partition in range(PARTITIONS)]
 
 
 def test_a_worker_that_makes_no_progress_ends_itself(live: Live) -> None:
@@ -194,9 +199,9 @@ def test_a_signal_while_kafka_is_awaited_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_second_signal_ends_the_worker_at_once(live: Live) -> None:
-    worker = live.start("--slow", "30")
+    worker = live.start("--slow", "30", http_port=0)
     live.wait_until(worker.is_reading)
-    time.sleep(1)
+    live.wait_until(lambda: lags(live, worker) == [len(RECORDS) / PARTITIONS] * PARTITIONS)
     worker.process.send_signal(signal.SIGTERM)
     time.sleep(1)
     assert worker.process.poll() is None, "the first waits for the batch"
