@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.windows import segments
-from stream_app.windows.segments import bisected, distinct, extremes, inner, picked
+from stream_app.windows.segments import bisected, distinct, extremes, inner, picked, spread
 
 VALUES = st.lists(st.integers(-5, 5), min_size=1, max_size=30)
 CUTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=8)
@@ -34,6 +34,16 @@ def test_rows_are_picked_the_same_slice_by_slice_and_row_by_row(values: list[int
         patch.setattr(segments, "LONG", long)
         found = picked({"x": np.array(values)}, first, last - first)
     assert found["x"].tolist() == [v for a, b in zip(first, last, strict=True) for v in values[a:b]]
+
+
+@given(VALUES, st.sampled_from([1, 2, 256]))
+def test_values_are_spread_the_same_slice_by_slice_and_at_once(values: list[int], long: int) -> None:
+    lengths = [abs(v) + 1 for v in values]
+    into = np.full(sum(lengths), 99)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "LONG", long)
+        spread(np.array(values), np.array(lengths), into)
+    assert into.tolist() == [v for v, n in zip(values, lengths, strict=True) for _ in range(n)]
 
 
 @given(VALUES, CUTS, st.integers(-6, 6))

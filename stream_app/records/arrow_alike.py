@@ -50,11 +50,13 @@ def read_alike(values: Sequence[bytes], sensors: Sensors, samples_max: int) -> C
     if min(known) < 0:
         return None
     columns = {name: _column(values, layout, name) for name in layout.at}
-    codes: I32 = columns["sensor"]
-    if codes.view(np.uint32).max() >= len(known):
-        return None
-    index = np.array(known, np.int32)
-    sensor = np.full(len(codes), index[0]) if len(known) == 1 else index.take(codes)
+    if len(known) == 1:
+        sensor = np.full(len(columns["t_us"]), known[0], np.int32)
+    else:
+        codes: I32 = columns["sensor"]
+        if codes.view(np.uint32).max() >= len(known):
+            return None
+        sensor = np.array(known, np.int32).take(codes)
     return Columns(np.full(len(values), layout.n_rows), sensor, columns["t_us"], columns["value"])
 
 
@@ -76,6 +78,8 @@ def _layout(data: bytes, samples_max: int) -> _Layout | None:
     ends = {name: at[name] + n_rows * _DTYPES[name].itemsize for name in at}
     if sensor.dictionary.null_count or min(at.values()) < 0 or max(ends.values()) > len(data):
         return None  # Arrow copied what did not lie well
+    if len(sensor.dictionary) == 1:
+        del at["sensor"]  # all codes are 0, so that they too have to be the same
     edges = [0, *(edge for name in sorted(at, key=at.__getitem__) for edge in (at[name], ends[name])), len(data)]
     rest = tuple((a, data[a:b]) for a, b in list(pairwise(edges))[::2])
     return _Layout(n_rows, len(data), at, rest, sensor.dictionary.to_pylist())

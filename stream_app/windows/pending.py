@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from models.scenes import I32, I64, Bool
-from stream_app.windows.segments import Columns, bases_of, pick, picked, ranges, starts_of
+from stream_app.windows.segments import Columns, bases_of, pick, picked, ranges, spread, starts_of
 
 Ranges = tuple[I64, I64]  # starts and lengths
 U8 = NDArray[np.uint8]
@@ -104,7 +104,7 @@ class Pending:
         at, by_range = rows or ((np.zeros(1, np.int64), np.array([n])), {})
         pick(columns, *at, {name: added[name] for name in columns})
         for name, column in by_range.items():
-            added[name][:] = column if len(column) == n else np.repeat(column, at[1])
+            spread(column, at[1], added[name])
         self._blank -= columns.keys() | by_range.keys()
         for name in added.keys() - columns.keys() - by_range.keys() - self._blank:
             added[name][:] = 0

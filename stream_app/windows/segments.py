@@ -98,6 +98,16 @@ def pick(columns: Mapping[str, NDArray[Any]], starts: I64, lengths: I64, into: C
         np.take(column, rows, out=into[name], mode="clip")  # "clip": numpy copies once more where it must check
 
 
+def spread(values: NDArray[Any], lengths: I64, into: NDArray[Any]) -> None:
+    """Writes each value so many times, end to end, to a column of their length."""
+    if int(lengths.sum()) < LONG * len(lengths):
+        into[:] = np.repeat(values, lengths)
+        return
+    ends = np.cumsum(lengths)
+    for first, last, value in zip((ends - lengths).tolist(), ends.tolist(), values.tolist(), strict=True):
+        into[first:last] = value
+
+
 def bisected(values: I64, first: I64, last: I64, wanted: I64) -> I64:
     """Per half-open range of ascending values the first row at or above `wanted`; the range's end where none is."""
     for _ in range(int((last - first).max(initial=0)).bit_length()):
