@@ -91,14 +91,14 @@ def _detect(folder: Path, name: str) -> float:
         capture_output=True,
         text=True,
         check=False,
-        env=_compiling_into(folder / "compiled"),
+        env=compiling_into(folder / "compiled"),
     )
     if done.returncode:
         raise TailraceError(f"detect ended with {done.returncode}: {done.stderr.strip()[-200:]}")
     return time.perf_counter() - began
 
 
-def _compiling_into(folder: Path) -> dict[str, str]:
+def compiling_into(folder: Path) -> dict[str, str]:
     """The environment, in which Python keeps what it has compiled, whatever it was told elsewhere."""
     rest = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return rest | {"PYTHONPYCACHEPREFIX": str(folder)}

@@ -17,6 +17,7 @@ from typing import Any
 from stream_app.bench import age as bench_age
 from stream_app.bench import detect as bench_detect
 from stream_app.bench import latency as bench_latency
+from stream_app.bench import promote as bench_promote
 from stream_app.bench import replay as bench_replay
 from stream_app.bench import score as bench_score
 from stream_app.bench import shadow as bench_shadow
@@ -57,6 +58,7 @@ OTHERS: dict[str, Callable[[], dict[str, Any]]] = {
     "state": bench_state.run,
     "age": bench_age.run,
     "replay": bench_replay.run,
+    "promote": bench_promote.run,
 }
 
 

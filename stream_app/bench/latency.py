@@ -68,13 +68,14 @@ def _worker(folder: Path, bootstrap: str, bundle: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "stream_app.bench.worker", str(folder / "detector.yaml"), "--follow"]
     with (folder / "worker.log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
         try:
-            _await_reading(folder / "worker.log", process)
+            await_reading(folder / "worker.log", process)
             yield
         finally:
             process.terminate()
 
 
-def _await_reading(log: Path, process: subprocess.Popen[bytes]) -> None:
+def await_reading(log: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until a worker's log says that it has its partitions. Raises TailraceError with its last words."""
     while '"restored_s"' not in log.read_text():
         if process.poll() is not None:
             raise TailraceError(f"the worker ended with {process.returncode}: {log.read_text().strip()[-200:]}")

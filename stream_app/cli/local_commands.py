@@ -216,6 +216,7 @@ BENCHES = {
     "age": "The cost per sample of a stream ten times as old.",
     "shadow": "Live throughput with a version in shadow beside that without.",
     "replay": "Replayed records per second beside the live worker's; two processes beside one.",
+    "promote": "From the command to the last of three workers' first score of the version.",
 }
 bench = typer.Typer(help="Measures a figure, and its ratio to references in the same run.", no_args_is_help=True)
 
