@@ -95,6 +95,14 @@ def test_an_older_version_goes_live_by_a_rollback_only() -> None:
     assert told(known, *late).live("pump").version == 3  # type: ignore[union-attr]
 
 
+def test_the_newest_version_is_likely_to_go_live_next_while_it_is_a_candidate_that_passed_its_gate() -> None:
+    known = published(3)
+    assert known.candidate("pump") == known.versions("pump")[3]
+    assert told(known, pointer(4, gate=None)).candidate("pump") is None
+    assert told(known, with_fields(known.versions("pump")[3], state="live")).candidate("pump") is None
+    assert History().candidate("pump") is None
+
+
 def test_without_a_passed_gate_a_reason_is_asked_for_and_recorded() -> None:
     known = told(History(), pointer(1, gate=None))
     with pytest.raises(CheckFailed, match="no gate"):

@@ -191,6 +191,8 @@ def test_a_worker_waits_for_its_first_model_and_then_follows(fleet: Fleet) -> No
     fleet.promote(1)
     fleet.wait_until(worker.is_reading, within_s=120)
     fleet.wait_until_read(300 * ENTITIES)
+    candidate = open_bundle(fleet.bundles[1]).digest.removeprefix("sha256:")
+    fleet.wait_until((fleet.folder / "cache" / candidate).is_dir)  # before anybody promotes it
     fleet.promote(2)
     fleet.wait_until(lambda: fleet.serving() == {2})
     produce(fleet.bootstrap, fleet.topic, signals(300, 300), PARTITIONS)

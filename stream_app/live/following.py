@@ -4,14 +4,17 @@ In: the models topic. Out: `Model`, fetched, verified and open. Remembers: the b
 refused.
 
 Nothing here waits in the way of a batch: bundles are fetched and opened in threads of their own, and what is live
-changes in one step, which the partitions look at between two batches. A version that is refused is told and counted,
+changes in one step, which the partitions look at between two batches. A candidate that passed its gate is opened before
+it is promoted. A version that is refused is told and counted,
 and the one before it serves on; a worker that starts then takes the one before it, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -19,7 +22,7 @@ import structlog
 from models.detector import Detector
 from stream_app.alerts.others import must_suit
 from stream_app.config import Config
-from stream_app.errors import BrokerUnreachable, BundleRefused, ConfigurationError
+from stream_app.errors import BrokerUnreachable, BundleRefused, ConfigurationError, TailraceError
 from stream_app.live.metrics import Metrics
 from stream_app.model_store.fetching import fetch
 from stream_app.model_store.history import History
@@ -34,7 +37,7 @@ log = structlog.get_logger("worker")
 
 _AGAIN_S = 1.0
 _TELL_EVERY_S = 10.0
-KEPT_OPEN = 4  # the live one, its shadow, the one before, and one more for partitions that have not handed over yet
+KEPT_OPEN = 5  # live, its shadow, the one before, one for partitions that have not handed over yet, and a candidate
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,12 @@ class Following(Models):
         self._config, self._wanted, self._metrics = config, wanted, metrics
         self._history = History()
         self._open: dict[str, Model] = {}
+        self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._refused: set[bytes] = set()
         self._why = "the models topic was not read yet"
-        self._news, self._there = asyncio.Event(), asyncio.Event()
+        self._news, self._later, self._there = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._changed: Callable[[], Awaitable[object]] | None = None
-        self._tasks = [asyncio.ensure_future(work()) for work in (self._watch, self._settle)]
+        self._tasks = [asyncio.ensure_future(work()) for work in (self._watch, self._settle, self._open_ahead)]
 
     async def first(self) -> Model:
         waiting = asyncio.ensure_future(self._there.wait())
@@ -151,6 +155,7 @@ class Following(Models):
         async for history in follow(self._config, self._wanted.detector):
             self._history = history
             self._news.set()
+            self._later.set()
 
     async def _settle(self) -> None:
         """Opens what is live now, and again until it could be fetched."""
@@ -201,18 +206,36 @@ class Following(Models):
         if (claim := _claim(pointer)) in self._refused:
             return None
         try:
-            model = await asyncio.to_thread(self._fetched, pointer)
+            return await self._kept(pointer)
         except ConfigurationError as problem:
             reason = problem.reason if isinstance(problem, BundleRefused) else "content"
             log.error("model refused", model=pointer.name, reason=reason, why=str(problem))
             self._metrics.models_refused.labels(reason).inc()
             self._refused.add(claim)
             return None
-        self._open[pointer.digest] = model
+
+    async def _kept(self, pointer: Pointer) -> Model:
+        """The version, open from now on. Raises BundleRefused, ConfigurationError, BrokerUnreachable."""
+        async with self._opening[pointer.digest]:  # ahead of time and when it is wanted, it is fetched once
+            if pointer.digest in self._open:
+                return self._open[pointer.digest]
+            self._open[pointer.digest] = model = await asyncio.to_thread(self._fetched, pointer)
         for digest in [d for d in self._open if d not in (pointer.digest, self._live and self._live.digest)]:
             if len(self._open) > KEPT_OPEN:
                 del self._open[digest]
         return model
+
+    async def _open_ahead(self) -> None:
+        """The candidate, so that it need not be fetched and opened once it is promoted. What is wrong with it is told
+        then, when it is tried again."""
+        await self._there.wait()
+        while True:
+            await self._later.wait()
+            self._later.clear()
+            candidate = self._history.candidate(self._wanted.detector)
+            if candidate is not None:
+                with suppress(TailraceError):
+                    await self._kept(candidate)
 
     def _fetched(self, pointer: Pointer) -> Model:
         folder = fetch(self._config, pointer, cache_folder(self._config))

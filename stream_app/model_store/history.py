@@ -87,6 +87,12 @@ class History:
         """The version that runs beside the live one."""
         return next(iter(self._latest_first(detector, "shadow")), None)
 
+    def candidate(self, detector: str) -> Pointer | None:
+        """The version that is likely to go live next: the newest one, while it is a candidate that passed its gate."""
+        newest = next(reversed(self.versions(detector).values()), None)
+        ready = newest is not None and newest.state == "candidate" and newest.gate is not None and newest.gate.passed
+        return newest if ready else None
+
     def is_downgrade(self, pointer: Pointer) -> bool:
         """Whether the pointer says live of a version older than one that was live, without a rollback."""
         if pointer.history and pointer.history[-1].rolled_back_from is not None:
