@@ -21,7 +21,7 @@ from stream_app.model_store.chunks import CHUNK_BYTES, chunk_of, cut, joined
 from stream_app.model_store.fetching import fetch, history
 from stream_app.model_store.history import History
 from stream_app.model_store.places import Reference, cache_folder, reference
-from stream_app.model_store.pointers import Pointer, PointerProblem, canonical, decode, encode, key_of
+from stream_app.model_store.pointers import Pointer, PointerProblem, canonical, decode, encode, key_of, with_fields
 from stream_app.model_store.topic import follow
 from stream_app.model_store.transitions import Wish
 from stream_app.model_store.verbs import Publication, promote, publish, rollback, shadow
