@@ -27,11 +27,12 @@ from stream_app.replay.run import Order, Replayed, replay_here
 
 pytestmark = pytest.mark.kafka
 PARTITIONS, SECONDS = 3, 1300
+BESIDE = Range(start_ms=START_MS + 100_000, end_ms=START_MS + 900_000)
 
 
 @pytest.fixture(scope="module")
 def live(kafka: KafkaCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A topic that a worker has read, killed twice on its way."""
+    """A topic that a worker has read, killed twice on its way; the second one had a replay beside it."""
     name = f"law-{START_MS % 997}-{id(kafka):x}"
     topic = f"{name}-samples"
     sinks = [f"{topic}-dlt", f"{name}-alerts", f"{name}-scores", f"{name}-drift"]
@@ -40,10 +41,11 @@ def live(kafka: KafkaCluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     records = stream(SECONDS)
     produce(kafka.bootstrap, topic, records, PARTITIONS)
     try:
-        for seconds in (0.5, 1.5):
+        for doing in (lambda: time.sleep(0.5), lambda: replayed(found, BESIDE, found.folder / "beside")):
             worker = found.start("--slow", "0.1")
             found.wait_until(worker.is_reading, 150)
-            time.sleep(seconds)
+            doing()
+            assert worker.process.poll() is None, worker.said()
             worker.kill()
         found.finish()
         yield found
@@ -101,6 +103,16 @@ def test_a_replay_says_what_live_said_through_kills_and_leaves_kafka_as_it_was(l
     assert found
     assert same(timeless(found), timeless(live.alerts()))
     assert done.accounting[0].as_dict() == live.accounting()
+
+
+def test_a_replay_beside_workers_that_read_writes_the_same_as_one_when_they_are_done(
+    live: Live, tmp_path: Path
+) -> None:
+    replayed(live, BESIDE, tmp_path / "later")
+    written = {path.relative_to(tmp_path / "later") for path in (tmp_path / "later").rglob("*") if path.is_file()}
+    assert Path("alerts.jsonl") in written
+    for name in written - {Path("replay.json")}:
+        assert (live.folder / "beside" / name).read_bytes() == (tmp_path / "later" / name).read_bytes(), name
 
 
 def test_a_part_of_the_range_with_its_state_rebuilt_says_what_live_said_there(live: Live, tmp_path: Path) -> None:
