@@ -19,7 +19,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
-from live import START_MS, apart, read_all
+from live import DETECTOR, START_MS, apart, read_all
 from models_rig import finished
 from test_replay_law import same, timeless
 from test_swap import ENTITIES, PARTITIONS, Fleet, prepared, produce, signals
@@ -28,7 +28,7 @@ from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.checkpoint import read_books
 from stream_app.model_store.transitions import Wish
 from stream_app.model_store.verbs import rollback, shadow
-from stream_app.replay.bundles import _missing
+from stream_app.replay.bundles import Named, _missing
 from stream_app.replay.merging import alerts_of
 from stream_app.replay.ranges import ALL_MS, Range
 from stream_app.replay.run import Order, Replayed, replay
@@ -130,12 +130,18 @@ def test_what_a_shadow_missed_is_said_to_differ_and_by_how_much() -> None:
         {"offset": 60, "shadow": "one", "missed": 8},
     ]
     places = {"one": ("", "pump@1"), "two": ("", "pump@2")}
-    (note,) = _missing({0: told}, places)
-    assert note.startswith("pump@2 did not judge 12 windows as a shadow")
+    (note,) = noted({0: told, 1: told}, places, end=50)
+    assert note.startswith("pump@2 did not judge 24 windows as a shadow")
+    assert not noted({0: told}, places, end=40), "what is not in the range is not said"
     untold = [{"offset": 10, "shadow": "two"}, {"offset": 20, "shadow": "two"}, {"offset": 40, "to": "two"}]
-    (note,) = _missing({0: untold}, places)
+    (note,) = noted({0: untold}, places, end=50)
     assert "did not tell how many windows it missed" in note
-    assert not list(_missing({0: untold[1:]}, places)), "nothing was missed"
+    assert not noted({0: untold[1:]}, places, end=50), "nothing was missed"
+
+
+def noted(told: dict[int, list[dict[str, Any]]], places: dict[str, tuple[str, str]], end: int) -> tuple[str, ...]:
+    missed = tuple(_missing(told, places))
+    return Named("a", "live", "", DETECTOR, {}, missed).notes(dict.fromkeys(told, (0, end)))
 
 
 def test_a_replay_of_live_says_what_was_said_across_swaps_and_out_of_a_shadow(fleet: Fleet, tmp_path: Path) -> None:

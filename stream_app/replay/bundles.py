@@ -48,21 +48,37 @@ class Used:
 
 
 @dataclass(frozen=True)
+class Missed:
+    """A version that went live at an offset out of shadow had not judged so many windows; None: nobody told."""
+
+    partition: int
+    at: int
+    name: str
+    windows: int | None
+
+
+@dataclass(frozen=True)
 class Named:
     """A model of the replay. `taken`: per partition what was taken over, in order; where none is named, `path` is used
-    throughout. `detector`: the last of them, open. `notes`: what of live can't be had again."""
+    throughout. `detector`: the last of them, open. `missed`: what of live can't be had again."""
 
     label: str
     name: str
     path: str
     detector: Detector
     taken: Mapping[int, tuple[Used, ...]]
-    notes: tuple[str, ...] = ()
+    missed: tuple[Missed, ...] = ()
 
     @classmethod
     def of(cls, label: str, name: str, path: Path, detector: Detector) -> Named:
         """One bundle throughout."""
         return cls(label, name, str(path), detector, {})
+
+    def notes(self, partition_ranges: Mapping[int, tuple[int, int]]) -> tuple[str, ...]:
+        """What differs from live in these ranges of offsets, half-open, warm-ups included."""
+        nowhere = (0, 0)
+        ranges = [(one, partition_ranges.get(one.partition, nowhere)) for one in self.missed]
+        return tuple(_notes([one for one, (begin, end) in ranges if begin <= one.at < end]))
 
     def within(self, partition: int, start: int, end: int) -> tuple[Used, ...]:
         """What is used in offsets [start, end), the first from `start` on. Shadows are there where they go live in it:
@@ -138,36 +154,44 @@ def _taken(told: list[Told], places: Mapping[str, Place]) -> tuple[Used, ...]:
     return tuple(found)
 
 
-def _missing(told: Mapping[int, list[Told]], places: Mapping[str, Place]) -> Iterator[str]:
-    """Of shadows that went live, what their tails do not know and those of a replay do.
+def _missing(told: Mapping[int, list[Told]], places: Mapping[str, Place]) -> Iterator[Missed]:
+    """Of shadows that went live, what their tails did not know then and those of a replay do.
 
     Whoever ends a shadow, or goes on with one after a crash, tells what was missed until then.
     """
-    missed: Counter[str] = Counter()
-    begun: Counter[str] = Counter()
-    for of_partition in told.values():
+    for partition, of_partition in told.items():
+        missed: Counter[str] = Counter()
+        untold: set[str] = set()
         runs = None
         for one in of_partition:
             if "to" in one:
-                missed[one["to"]] += int(one.get("missed", 0))
-                runs = None if one["to"] == runs else runs
+                to, at = str(one["to"]), int(one["offset"])
+                n = missed.pop(to, 0) + int(one.get("missed", 0))
+                if n or to in untold:
+                    yield Missed(partition, at, places[to][1], None if to in untold else n)
+                runs = None if to == runs else runs
                 continue
             if one.get("missed") is not None:
                 missed[str(runs)] += one["missed"]
             elif one["shadow"] == runs:
-                begun[str(runs)] += 1
+                untold.add(str(runs))
             runs = one["shadow"]
-    for digest in places:
-        name, differ = places[digest][1], "from live for a while after it went live"
-        if missed[digest]:
-            yield (
-                f"{name} did not judge {missed[digest]:,} windows as a shadow, which were passed over or still waited "
-                f"when a worker ended: its thresholds differ {differ}"
-            )
-        if begun[digest]:
+
+
+def _notes(missed: Sequence[Missed]) -> Iterator[str]:
+    """A sentence for each version."""
+    for name in dict.fromkeys(one.name for one in missed):
+        counts = [one.windows for one in missed if one.name == name]
+        differ = "from live for a while after it went live"
+        if None in counts:
             yield (
                 f"{name} was a shadow in workers of an earlier version, which ended and did not tell how many windows "
                 f"it missed: its thresholds may differ {differ}"
+            )
+        else:
+            yield (
+                f"{name} did not judge {sum(filter(None, counts)):,} windows as a shadow, which were passed over or "
+                f"still waited when a worker ended: its thresholds differ {differ}"
             )
 
 

@@ -222,7 +222,8 @@ def _find(order: Order, config: Config, models: tuple[Named, ...]) -> Plan:
         raise ConfigurationError("one of the models is of sensors and the other of tokens; they read different topics")
     warm = order.warm_up_ms if order.warm_up_ms is not None else warm_up_ms(models)
     plan = asyncio.run(find(config, order.topic, order.span, warm))
-    return replace(plan, notes=(*plan.notes, *(note for named in models for note in named.notes)))
+    ranges = {s.partition: (s.warm_up, s.end) for s in plan.slices}
+    return replace(plan, notes=(*plan.notes, *(note for named in models for note in named.notes(ranges))))
 
 
 def warm_up_ms(models: tuple[Named, ...]) -> int:
