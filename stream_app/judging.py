@@ -112,7 +112,11 @@ class Judging:
 
     def rate(self, scenes: Scenes) -> Rated:
         """The stage that asks the detector. It may work on windows while those before them are judged."""
-        scored, rows, refused = self.scoring.update(scenes)
+        return self.rated(scenes, self.scoring.update(scenes))
+
+    def rated(self, scenes: Scenes, told: scoring.Told) -> Rated:
+        """As `rate`, where the detector has been asked."""
+        scored, rows, refused = told
         fine = select(scenes, rows)
         return Rated(fine, scored, tuple(map(self._keys.name, fine.entity.tolist())), self._describe(refused, scenes))
 

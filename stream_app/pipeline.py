@@ -41,6 +41,15 @@ __all__ = ["Pipeline", "PipelineSpec", "Result", "ScoredWindows"]
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What was refused, windows without scores, each part after the one before, and whose windows are over for now."""
+
+    letters: tuple[DeadLetter, ...]
+    parts: tuple[Scenes, ...]
+    over: I32
+
+
+@dataclass(frozen=True)
 class Unjudged:
     """What the first half of a step gave: what was refused, windows with scores, and whose windows are over for now."""
 
@@ -59,7 +68,7 @@ class Pipeline:
         self.decoder = Decoder(_decoding(spec), self.keys)
         self._windows = windows.of(spec.config, detector, self.keys)
         self._idle_us = spec.config.windows.idle_us(detector.windows.length_us if detector else 0)
-        self._judges = Judging(spec, self.keys) if detector else None
+        self.judges = Judging(spec, self.keys) if detector else None
         self._codec = StateCodec(self.keys, layout_of(spec))
         self._ledger = Ledger()
         self._sessions = Sessions(spec.store)
@@ -76,20 +85,29 @@ class Pipeline:
     def rate(self, batch: RawBatch) -> Unjudged:
         """The first half of a step, to the windows' scores. Another thread may judge the batch before meanwhile; all
         else but these two halves waits until both are done."""
+        return self.score(self.cut(batch))
+
+    def cut(self, batch: RawBatch) -> Cut:
+        """What `rate` begins with: windows that nobody has scored. `score`, or who scores for it, is next."""
         decoded = self.decoder.decode(batch)
         if len(batch):
             self._ledger.begin(int(batch.offsets[0]), int(batch.offsets[-1]) + 1, self.decoder.clock_us)
-        return self._rate(decoded)
+        return self._take(decoded)
+
+    def score(self, cut: Cut) -> Unjudged:
+        """What `rate` ends with."""
+        rated = () if self.judges is None else tuple(map(self.judges.rate, cut.parts))
+        return Unjudged(cut.letters, rated, cut.over)
 
     def judge(self, unjudged: Unjudged) -> Result:
         """The other half, batch by batch in the same order."""
-        if self._judges is None:
+        if self.judges is None:
             return Result(unjudged.letters)
         with self.keys.still:
-            said = [self._judges.judge(part) for part in unjudged.parts]
+            said = [self.judges.judge(part) for part in unjudged.parts]
             if self.shadow is not None:
                 self._tell_shadow(self.shadow, said, unjudged.over)
-            closing = self._judges.end(unjudged.over) if len(unjudged.over) else ()
+            closing = self.judges.end(unjudged.over) if len(unjudged.over) else ()
         return joined(unjudged.letters, said, closing)
 
     def step_samples(self, samples: Samples) -> Result:
@@ -100,26 +118,26 @@ class Pipeline:
         """As `rate`."""
         if len(runs := samples.runs):
             self._ledger.begin(int(runs.offset[0]), int(runs.offset[-1]) + 1, int(runs.clock_us[-1]))
-        unjudged = self._rate(Decoded(samples))
+        unjudged = self.score(self._take(Decoded(samples)))
         self._ledger.settle(self.safe_offset())
         return unjudged
 
     def finish(self) -> Result:
         """The end of a file: all windows close."""
-        return self.judge(self._rate_windows(self._windows.finish(), ()))
+        return self.judge(self.score(self._cut(self._windows.finish(), ())))
 
-    def _rate(self, decoded: Decoded) -> Unjudged:
+    def _take(self, decoded: Decoded) -> Cut:
         self._welcome(decoded.samples)
         self._enter(decoded)
         closed = self._windows.update(decoded.samples, self._ledger.clock_us)
-        return self._rate_windows(closed, decoded.dead_letters)
+        return self._cut(closed, decoded.dead_letters)
 
-    def _rate_windows(self, closed: windows.Closed, letters: tuple[DeadLetter, ...]) -> Unjudged:
+    def _cut(self, closed: windows.Closed, letters: tuple[DeadLetter, ...]) -> Cut:
         self._book(closed)
-        if self._judges is None:
-            return Unjudged(letters, (), _NOBODY)
-        parts = tuple(self._judges.rate(self._fresh(*part)) for part in rounds(closed) if len(part[1]))
-        return Unjudged(letters, parts, np.concatenate([closed.ended, closed.idle, closed.forced]))
+        if self.judges is None:
+            return Cut(letters, (), _NOBODY)
+        parts = tuple(self._fresh(*part) for part in rounds(closed) if len(part[1]))
+        return Cut(letters, parts, np.concatenate([closed.ended, closed.idle, closed.forced]))
 
     def _tell_shadow(self, shadow: Shadow, said: list[Result], over: I32) -> None:
         for part in said:

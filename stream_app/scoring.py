@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from models.detector import Detector, Frames, Scored, SensorPart
-from models.scenes import I64, Bool, Scenes, select
-from stream_app.keys import Keys
+from models.scenes import I32, I64, Bool, Scenes, select
+from stream_app.keys import Keys, Row
 
 STAGE = "scoring"
 COLUMNS = ("score", "parts", "cluster", "membership_probability", "embedding")
@@ -30,41 +30,59 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """Entities as the detector finds them: slots, ascending, and their rows."""
+
+    slots: I32
+    rows: Row
+
+
+Told = tuple[Scored, I64, list[Refused]]
+
+
+@dataclass(frozen=True)
 class Scoring:
     """The stage. The detector is replaced between two batches, never within one."""
 
     detector: Detector
     keys: Keys
 
-    def update(self, scenes: Scenes) -> tuple[Scored, I64, list[Refused]]:
+    def update(self, scenes: Scenes) -> Told:
         """Scores the windows; gives also which rows of the scenes the rows of `Scored` are. [scored windows]"""
         try:
-            return self._score(scenes, np.arange(len(scenes)))
+            return self._score(scenes)
         except Exception:  # one window must not take its neighbours along
             return self._one_at_a_time(scenes)
 
-    def _score(self, scenes: Scenes, rows: I64) -> tuple[Scored, I64, list[Refused]]:
-        part = select(scenes, rows)
-        slots = np.unique(part.entity)
-        before = self.keys[STAGE][slots]
-        scored = self.detector.score(part, before)
-        fine = np.isfinite(scored.score)
-        poisoned = np.isin(slots, part.entity[~fine])
-        self.keys[STAGE][slots] = np.where(poisoned, before, scored.carry)
-        refused = [Refused(int(rows[i]), "nonfinite_score", f"score {scored.score[i]}") for i in np.flatnonzero(~fine)]
-        return (scored if fine.all() else keep(scored, fine)), rows[fine], refused
+    def carried(self, scenes: Scenes) -> Carried:
+        """What the detector is given of the windows' entities."""
+        slots = np.unique(scenes.entity)
+        return Carried(slots, self.keys[STAGE][slots])
 
-    def _one_at_a_time(self, scenes: Scenes) -> tuple[Scored, I64, list[Refused]]:
+    def absorb(self, scored: Scored, scenes: Scenes, given: Carried) -> Told:
+        """What the detector said of the windows, given `carried`: as `update`."""
+        fine = np.isfinite(scored.score)
+        poisoned = np.isin(given.slots, scenes.entity[~fine])
+        self.keys[STAGE][given.slots] = np.where(poisoned, given.rows, scored.carry)
+        refused = [Refused(int(i), "nonfinite_score", f"score {scored.score[i]}") for i in np.flatnonzero(~fine)]
+        return (scored if fine.all() else keep(scored, fine)), np.flatnonzero(fine), refused
+
+    def _score(self, scenes: Scenes) -> Told:
+        given = self.carried(scenes)
+        return self.absorb(self.detector.score(scenes, given.rows), scenes, given)
+
+    def _one_at_a_time(self, scenes: Scenes) -> Told:
         """As `update`, a window at a time: slow, and needed only for the batch that holds the window that fails."""
         none = np.empty(0, np.int64)
-        done, rows, refused = [self._score(scenes, none)[0]], none, list[Refused]()
+        done, rows, refused = [self._score(select(scenes, none))[0]], none, list[Refused]()
         for i in range(len(scenes)):
             try:
-                scored, row, problems = self._score(scenes, np.array([i]))
+                scored, row, problems = self._score(select(scenes, np.array([i])))
             except Exception as problem:
                 refused.append(Refused(i, "score_failed", f"{type(problem).__name__}: {problem}"[:200]))
             else:
-                done, rows, refused = [*done, scored], np.append(rows, row), refused + problems
+                done, rows = [*done, scored], np.append(rows, row + i)
+                refused += [replace(p, window=i) for p in problems]
         return join(done), rows, refused
 
 

@@ -186,7 +186,7 @@ def swapped_in_place(records: list, at: int) -> tuple[Outcome, Pipeline]:
     pipeline, outcome = Pipeline(spec()), Outcome()
     part = batch(records[:at], 0)
     outcome.take(pipeline.step(part), part.offsets)
-    pipeline._judges = Judging(spec(detector=NEXT), pipeline.keys)
+    pipeline.judges = Judging(spec(detector=NEXT), pipeline.keys)
     for stage in OWN_STAGES:
         row = layouts(spec(detector=NEXT))[stage]
         pipeline.keys[stage][:] = pipeline.keys._initial[stage] = row

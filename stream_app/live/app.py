@@ -8,6 +8,7 @@ Faust is asked for no more than this. Its web server, its acknowledgements and i
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import uuid
@@ -156,11 +157,14 @@ def build(config: Config, settings: Mapping[str, Any], counts: Mapping[str, int]
 
 
 def _read_source(app: WorkerApp, topic: str) -> None:
-    """One agent per source, one batch at a time: what follows a batch must not overtake it."""
+    """One agent per source, which hands batches over in order and does not wait: the gates bound how many wait."""
+    under_way = set[asyncio.Future[None]]()  # a task that nobody holds may be collected as garbage
 
     async def read(batches: Any) -> None:
         async for fetched in batches:
-            await _hand_over(app, fetched)
+            handed = asyncio.ensure_future(_hand_over(app, fetched))
+            under_way.add(handed)
+            handed.add_done_callback(under_way.discard)
 
     app.agent(app.topic(topic, schema=_BatchSchema(), acks=False), name=f"read-{topic}", concurrency=1)(read)
 
@@ -168,5 +172,7 @@ def _read_source(app: WorkerApp, topic: str) -> None:
 async def _hand_over(app: WorkerApp, fetched: Fetched) -> None:
     try:
         await app.partition_reader.read(fetched)
+    except Exception as problem:
+        app.partition_reader.fail(problem)
     finally:
         app.gates.leave(TP(fetched.records.topic, fetched.records.partition))

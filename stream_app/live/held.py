@@ -26,7 +26,7 @@ from stream_app.ledger import Accounting
 from stream_app.live.fetching import BATCHES_AHEAD
 from stream_app.live.following import Model, Models
 from stream_app.live.guarding import Guard
-from stream_app.live.leases import Committer, Lease
+from stream_app.live.leases import Committer, Lease, commit_patiently
 from stream_app.live.metrics import Metrics
 from stream_app.live.preflight import changelog_topic, other_count
 from stream_app.live.publish import Publisher
@@ -169,6 +169,11 @@ class Hosting:
             if n > (before := self.counts[topic]):
                 raise other_count(topic, n, changelog_topic(self.config, topic), before)
 
+    @property
+    def patience_s(self) -> float:
+        """For how long a coordinator that is not to be had is asked again: as long as the watchdog waits."""
+        return self.config.worker.stuck_after / 1e6
+
     def show_models(self, used: Iterable[Model]) -> None:
         """In the metrics: the bundles at work, and what the live one promises."""
         self.metrics.use_models({(model.digest, model.version) for model in used})
@@ -205,6 +210,21 @@ class Progress:
     def cpu_seconds(self) -> float:
         """Of all threads, since the first batch."""
         return time.process_time() - self.began_cpu_s if self.began else 0.0
+
+
+async def starts_of(
+    hosting: Hosting, kafka: Kafka, commits: Mapping[Any, OffsetAndMetadata | None], lease: Lease
+) -> dict[Any, Start]:
+    """How the partitions given to us begin. Raises Fenced, BrokerUnreachable, ConfigurationError."""
+    bounds, starts = await kafka.bounds(commits), dict[Any, Start]()
+    for tp, commit in commits.items():
+        begin = where_to_start(tp, commit, *bounds[tp])
+        if commit is not None and begin.offset > commit.offset:
+            tell_lost(tp, begin.offset - commit.offset, hosting.metrics)
+        starts[tp] = start = await start_of(hosting.models, begin, lease, bounds[tp][1])
+        if start.commit is not begin:  # the choice of the first bundle
+            await commit_patiently(kafka, lease, {tp: start.commit}, hosting.patience_s)
+    return starts
 
 
 async def start_of(models: Models, commit: OffsetAndMetadata, lease: Lease, end: int) -> Start:

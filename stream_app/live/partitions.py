@@ -3,8 +3,10 @@
 In: batches, and what the group has committed. Out: results to the publisher, states to the changelogs, commits.
 Remembers: per partition its pipeline, where its reader stands, and the membership under which it was given.
 
-One batch is worked on at a time, in a thread of its own, so heartbeats and probes never wait for a score. Nothing here
-is lost or doubled by how Faust delivers: a batch is taken only if it begins where the partition's reader stands.
+One turn is worked on at a time, a batch of each partition that has one, in a thread of its own: heartbeats and probes
+never wait for a score. A checkpoint stops the work while it takes the states; what it then waits for, it waits for
+beside the work. Nothing is lost or doubled by how Faust delivers: a batch is taken only if it begins where the
+partition's reader stands.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,11 +23,14 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_app.checkpoint import Swap
+from stream_app import turn
+from stream_app.checkpoint import Checkpoint, Swap
 from stream_app.live.fetching import Fetched
 from stream_app.live.following import Model
-from stream_app.live.held import Held, Hosting, Kafka, Progress, Start, start_of, tell_lost, where_to_start
-from stream_app.live.leases import Fenced, Lease, commit_patiently
+from stream_app.live.held import Held, Hosting, Kafka, Progress, starts_of, tell_lost
+from stream_app.live.leases import Fenced, Lease
+from stream_app.live.saving import Saving
+from stream_app.live.turns import Turns
 from stream_app.shadow import Shadow
 
 T = TypeVar("T")
@@ -39,7 +45,9 @@ class Partitions:
         self.progress = Progress()
         self.source_topics = frozenset(source.topic for source in hosting.config.sources)
         self._held: dict[TopicPartition, Held] = {}
-        self._lock = asyncio.Lock()
+        # Held by who works on a turn, or changes what is held; before it, by who makes a checkpoint: one at a time.
+        self._lock, self._saving = asyncio.Lock(), asyncio.Lock()
+        self._turns = Turns(hosting.config.worker.max_poll_records, self._lock, self._read)
         self._thread = ThreadPoolExecutor(1, "pipeline")
         self._closing = False
         self._kafka: Callable[[], Kafka] | None = None
@@ -57,7 +65,8 @@ class Partitions:
 
     async def open(self, commits: Mapping[Any, OffsetAndMetadata | None], lease: Lease) -> dict[Any, int]:
         """Makes a pipeline for each partition, as the group's commit and the recovered states say."""
-        async with self._lock:
+        async with self._saving, self._lock:
+            self._turns.clear()
             self._held = {}
             if self._closing:
                 return {}
@@ -75,7 +84,7 @@ class Partitions:
 
     async def read(self, fetched: Fetched) -> None:
         """Works on a batch. Once begun it is finished, even where Faust cancels the agent that brought it."""
-        await asyncio.shield(asyncio.ensure_future(self._read(fetched)))
+        await self._turns.add(fetched)
 
     def settled(self) -> None:
         took_s = time.monotonic() - self.progress.unsettled_at
@@ -94,20 +103,22 @@ class Partitions:
 
     # --- the run ---------------------------------------------------------------------------------------------------
 
-    async def checkpoint(self) -> float:
+    async def checkpoint(self, last: bool = False) -> float:
         """Makes permanent what has been done so far; the steps are those of `stream_app.checkpoint`. Gives the seconds
         it took, without those for which another was waited for. A new live bundle takes over with it.
 
-        A worker that the group has gone on without drops its partitions, and has written nothing.
+        last: what is held is given up, and nothing is worked on any more. A worker that the group has gone on without
+        drops its partitions, and has written nothing.
         """
         # Once begun it is finished: a pipeline asked for its states must not be asked again before they are written.
-        return await asyncio.shield(asyncio.ensure_future(self._checkpoint_touched()))
+        return await asyncio.shield(asyncio.ensure_future(self._checkpoint_touched(last)))
 
     async def close(self, within_s: float) -> bool:
         """Finishes the step in flight, makes a checkpoint and drops the pipelines; gives whether there was time."""
         self.progress.settled, self.progress.unsettled_at = False, time.monotonic()
+        self._turns.clear()
         try:
-            await asyncio.wait_for(self.checkpoint(), within_s)
+            await asyncio.wait_for(self.checkpoint(last=True), within_s)
         except TimeoutError:
             log.warning("partitions given up without a checkpoint", within_s=within_s)
             return False
@@ -136,52 +147,46 @@ class Partitions:
     # --- a start ---------------------------------------------------------------------------------------------------
 
     async def _begin(self, commits: Mapping[Any, OffsetAndMetadata | None], lease: Lease) -> None:
-        bounds, models = await self.kafka.bounds(commits), self.hosting.models
-        starts: dict[Any, Start] = {}
-        for tp, commit in commits.items():
-            begin = where_to_start(tp, commit, *bounds[tp])
-            if commit is not None and begin.offset > commit.offset:
-                tell_lost(tp, begin.offset - commit.offset, self.hosting.metrics)
-            starts[tp] = start = await start_of(models, begin, lease, bounds[tp][1])
-            if start.commit is not begin:  # the choice of the first bundle
-                await self._commit({tp: start.commit}, lease)
-        for tp, start in starts.items():
+        for tp, start in (await starts_of(self.hosting, self.kafka, commits, lease)).items():
             self._held[tp] = await self._call(partial(Held.begin, self.hosting, tp, start))
             if start.books is not None and start.books.swap is not None:
                 await self._tell_swap(tp, start.books.swap)  # 7 of the checkpoint's steps, once more
         self._show_models()
 
-    # --- one batch -------------------------------------------------------------------------------------------------
+    # --- one turn --------------------------------------------------------------------------------------------------
 
-    async def _read(self, fetched: Fetched) -> None:
+    async def _read(self, batches: list[Fetched]) -> None:
+        try:
+            await self._step([(held, b) for b in batches if (held := await self._reader(b)) is not None])
+            self._note_end()
+        except Exception as problem:
+            self._held = {}
+            self.fail(problem)
+
+    async def _reader(self, fetched: Fetched) -> Held | None:
+        """Whose the batch is, if it is what is to be read next."""
         tp = TopicPartition(fetched.records.topic, fetched.records.partition)
-        async with self._lock:
-            held = self._held.get(tp)
-            if held is None:
-                return
-            try:
-                if fetched.position != held.position and (held.is_stale() or not await self._is_gap(tp, held, fetched)):
-                    return
-                await self._step(held, fetched)
-                self._note_end()
-            except Exception as problem:
-                self._held = {}
-                self.fail(problem)
+        held = self._held.get(tp)
+        if held is None or fetched.position == held.position:
+            return held
+        return None if held.is_stale() or not await self._is_gap(tp, held, fetched) else held
 
-    async def _step(self, held: Held, fetched: Fetched) -> None:
-        records = fetched.records
-        if len(records):
+    async def _step(self, batches: list[tuple[Held, Fetched]]) -> None:
+        work = [(held, fetched.records) for held, fetched in batches if len(fetched.records)]
+        if work:
             began = time.monotonic()
-            self.progress.reading(len(records))
-            result = await self._call(lambda: held.pipeline.step(records))
-            if self._held.get(TopicPartition(records.topic, records.partition)) is not held:
-                return  # given up meanwhile: what it says now could overtake its successor
+            self.progress.reading(sum(len(records) for _, records in work))
+            results = await self._call(lambda: turn.step([(held.pipeline, records) for held, records in work]))
             self.progress.busy_s += time.monotonic() - began
             self.hosting.metrics.step_seconds.observe(time.monotonic() - began)
-            self.hosting.metrics.note(*held.count(), records, result)
-            self.hosting.guard.note(held.start.model, result)
-            await self.hosting.publisher.publish(records, result)
-        held.position, held.touched, held.stale = fetched.next_position, True, 0
+            for (held, records), result in zip(work, results, strict=True):
+                # Given up meanwhile: what it says now could overtake its successor.
+                if self._held.get(TopicPartition(records.topic, records.partition)) is held:
+                    self.hosting.metrics.note(*held.count(), records, result)
+                    self.hosting.guard.note(held.start.model, result)
+                    await self.hosting.publisher.publish(records, result)
+        for held, fetched in batches:
+            held.position, held.touched, held.stale = fetched.next_position, True, 0
         self.progress.moved()
 
     async def _is_gap(self, tp: TopicPartition, held: Held, fetched: Fetched) -> bool:
@@ -196,8 +201,9 @@ class Partitions:
 
     # --- one checkpoint --------------------------------------------------------------------------------------------
 
-    async def _checkpoint_touched(self) -> float:
-        async with self._lock:
+    async def _checkpoint_touched(self, last: bool) -> float:
+        async with self._saving, AsyncExitStack() as stillness:
+            await stillness.enter_async_context(self._lock)
             model, began = self.hosting.models.live, time.monotonic()
             await self._drain_shadows(model)
             swaps = {tp: swap for tp, held in self._held.items() if (swap := held.swap_to(model)) is not None}
@@ -205,9 +211,15 @@ class Partitions:
             if not touched:
                 await self._set_shadows()
                 return 0.0
+            saving, stays = Saving(self.hosting, self.kafka, touched, await self._take(touched, swaps)), last or swaps
             try:
-                await self._checkpoint(touched, swaps)
-                for tp in swaps:  # none of the old bundle's steps is left to do
+                if not stays:  # otherwise none of the old bundle's steps may be done from here on
+                    await stillness.aclose()
+                await saving.write(lambda: all(self._held.get(tp) is held for tp, held in touched.items()))
+                if not stays:
+                    await stillness.enter_async_context(self._lock)
+                await self._settle(saving)
+                for tp in swaps:
                     await self._hand_over(tp, touched[tp], model, swaps[tp])
             except Fenced as news:
                 self._drop(news)
@@ -217,32 +229,17 @@ class Partitions:
                 self.hosting.metrics.checkpoint_seconds.observe(time.monotonic() - began)
             return time.monotonic() - began
 
-    async def _checkpoint(self, touched: Mapping[TopicPartition, Held], swaps: Mapping[TopicPartition, Swap]) -> None:
-        publisher, began = self.hosting.publisher, time.monotonic()
-        (lease,) = {held.lease for held in touched.values()}
-        await self._commit({tp: held.committed for tp, held in touched.items()}, lease)  # 0
-        await publisher.flush()  # 1
-        if time.monotonic() - began > self.hosting.config.worker.session_timeout / 4e6:
-            # So long ago, 0 says little about now.
-            await self._commit({tp: held.committed for tp, held in touched.items()}, lease)
+    async def _take(self, touched: Mapping[Any, Held], swaps: Mapping[Any, Swap]) -> dict[Any, Checkpoint]:
+        """The states as they are between two turns. Everything that led to them is on its way to its topic."""
         made = {tp: partial(held.pipeline.checkpoint, swaps.get(tp)) for tp, held in touched.items()}
-        checkpoints = {tp: await self._call(make) for tp, make in made.items()}
-        if any(self._held.get(tp) is not held for tp, held in touched.items()):
-            raise Fenced("the partitions were given up while the checkpoint was made")
-        for tp, checkpoint in checkpoints.items():  # 2
-            await publisher.write_states(tp.topic, tp.partition, checkpoint.states)
-        await publisher.flush()
-        commits = {tp: OffsetAndMetadata(c.offset, c.metadata) for tp, c in checkpoints.items()}
-        await self._commit(commits, lease)  # 3
-        for tp, checkpoint in checkpoints.items():
-            held = touched[tp]
-            held.committed, held.touched = commits[tp], False
-            await self._call(partial(held.pipeline.committed, checkpoint))
-            await publisher.write_states(tp.topic, tp.partition, dict.fromkeys(checkpoint.ended))  # 4
+        for held in touched.values():
+            held.touched = False
+        return await self._call(lambda: {tp: make() for tp, make in made.items()})
 
-    async def _commit(self, commits: Mapping[TopicPartition, OffsetAndMetadata], lease: Lease) -> None:
-        """Again and again while the coordinator is not to be had, as long as the watchdog waits."""
-        await commit_patiently(self.kafka, lease, commits, self.hosting.config.worker.stuck_after / 1e6)
+    async def _settle(self, saving: Saving) -> None:
+        for tp, checkpoint in saving.taken.items():
+            await self._call(partial(saving.held[tp].pipeline.committed, checkpoint))
+        await saving.settle()
 
     # --- another bundle --------------------------------------------------------------------------------------------
 
