@@ -2,12 +2,14 @@
 
 In: the pipeline's state. Out: `Checkpoint`, bytes per key and an offset. Remembers: nothing.
 
-The steps, in this order, each awaited before the next:
+The states and the offset are those between two batches, taken together at the beginning; batches that follow are worked
+on while the steps below are awaited, and belong to the next checkpoint. Before a partition is given up, or goes over to
+another bundle, none follow. The steps, in this order, each awaited before the next:
 
 0. The offset committed last is committed again. It changes nothing; a worker that lost its partition learns it here and
    stops before it can overwrite its successor's states.
    A crash after it: nothing has happened.
-1. Alerts, scores and dead letters produced so far are flushed.
+1. Alerts, scores and dead letters produced so far, and so all that led to these states, are flushed.
    A crash after it: the windows are scored again from the same states; the alerts come again with the same ids.
 2. The states of the keys touched are written to the changelog, each stamped with the number of windows it has absorbed.
    A crash after it (or amid it): records are read again from the old offset and the same windows close again; those a

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from plain_detector import PlainDetector
 
 from models.detector import WindowSpec
-from stream_app.checkpoint import Swap, read_books
+from stream_app.checkpoint import Checkpoint, Swap, read_books
 from stream_app.config import parse
 from stream_app.judging import OWN_STAGES, Judging, layouts
 from stream_app.pipeline import Pipeline, PipelineSpec, Result
@@ -132,7 +132,10 @@ class Kafka:
 
     def checkpoint(self, pipeline: Pipeline, crash: str, written: int, swap: Swap | None = None) -> bool:
         """The steps, up to where the crash comes; gives whether it came."""
-        point = pipeline.checkpoint(swap)
+        return self.write(pipeline, pipeline.checkpoint(swap), crash, written)
+
+    def write(self, pipeline: Pipeline, point: Checkpoint, crash: str, written: int) -> bool:
+        """As `checkpoint`, of states that were taken some batches ago."""
         self.changelog.update(list(point.states.items())[: written if crash == "amid states" else None])
         if crash in ("amid states", "before commit"):
             return True
@@ -152,10 +155,13 @@ def unsteady(records: list, at: int, end: int, outcome: Outcome, run: tuple[Kafk
     """Takes some batches from `at` up to `end`, with checkpoints, until there are no more or a crash comes."""
     kafka, pipeline, data = run
     for _ in range(data.draw(st.integers(0, 6))):
+        taken = pipeline.checkpoint() if data.draw(st.booleans()) else None  # written while the next batch is worked on
         upto = min(end, at + data.draw(st.integers(1, 15)))
         part = batch(records[at:upto], at)
         outcome.take(pipeline.step(part), part.offsets)
         at = upto
+        if taken is not None and kafka.write(pipeline, taken, data.draw(CRASHES), data.draw(st.integers(0, 5))):
+            return False
         if data.draw(st.booleans()) and kafka.checkpoint(pipeline, data.draw(CRASHES), data.draw(st.integers(0, 5))):
             return False
     return at == end
