@@ -44,7 +44,7 @@ class Metrics:
         self.late = counter("late", "Samples later than allowed")
         self.duplicates = counter("duplicates", "Samples that came before")
         self.nonfinite = counter("score_nonfinite", "Windows whose score was no number")
-        self.step_seconds = histogram("scoring_seconds", "From a batch to its results", buckets=_SECONDS)
+        self.step_seconds = histogram("scoring_seconds", "From a turn's batches to their results", buckets=_SECONDS)
         self.checkpoint_seconds = histogram("checkpoint_seconds", "Checkpoints", buckets=_SECONDS)
         self.e2e = histogram("e2e_latency_seconds", "Record written to results known", buckets=_AGES)
         self.event_lag = gauge("event_time_lag_seconds", "Now less the end of the last window scored")
