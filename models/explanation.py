@@ -75,7 +75,7 @@ def _bins(fitted: Fitted, shares: dict[str, F64], start_us: int) -> list[tuple[t
     step, n = fitted.grid.step_us, shares[name].shape[1]
     starts = [start_us - (n - i) * frames[name] * step + step for i in range(n)]
     rows = [_proportions(row) if row.sum() > 0 else np.zeros(len(row)) for row in shares[name]]
-    return [tuple((t, float(s)) for t, s in zip(starts, row, strict=True) if s > 0) for row in rows]
+    return [tuple([pair for pair in zip(starts, row.tolist(), strict=True) if pair[1] > 0]) for row in rows]
 
 
 def _bin_frames(part: Part) -> int:
