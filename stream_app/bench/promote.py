@@ -171,6 +171,7 @@ async def _measure(settings: Settings, folder: Path, digests: list[str]) -> _Tol
         busy = [asyncio.ensure_future(_read(consumer, told)), asyncio.ensure_future(_produce(producer))]
         try:
             await _until_scored(told, digests[0], busy)
+            await _command(folder, "models", "verify", "pump@1", "--config", str(file))  # Python compiles its modules
             for version in range(2, VERSIONS + 1):
                 digests.append(await _publish(settings, folder / "bundle", version))
                 await asyncio.sleep(BETWEEN_S)

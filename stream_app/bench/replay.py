@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from stream_app.bench.detect import compiling_into
 from stream_app.bench.load import Load, fill, records_of
 from stream_app.bench.score import signals, train
 from stream_app.bench.worker import Run, run_worker
@@ -76,7 +77,8 @@ def _ratio(one: list[float], other: list[float]) -> float:
 
 def _replay(options: list[str]) -> Replay:
     command = [str(Path(sys.executable).with_name("tailrace")), "replay", "--topic", "bench", "--json", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    env = compiling_into(Path(options[options.index("--out") + 1]).parent / "compiled")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise TailraceError(f"the replay ended with {done.returncode}: {done.stderr.strip()[-200:]}")
     said = json.loads(done.stdout)
