@@ -24,6 +24,7 @@ import yaml
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from stream_app.bench.score import signals, train
+from stream_app.bench.worker import alone
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.errors import TailraceError
 from stream_app.live.topics import create_topics
@@ -66,7 +67,7 @@ def _worker(folder: Path, bootstrap: str, bundle: Path) -> Iterator[None]:
     }
     (folder / "detector.yaml").write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "stream_app.bench.worker", str(folder / "detector.yaml"), "--follow"]
-    with (folder / "worker.log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
+    with (folder / "worker.log").open("wb") as log, subprocess.Popen(command, stderr=log, env=alone()) as process:
         try:
             await_reading(folder / "worker.log", process)
             yield

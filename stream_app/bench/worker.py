@@ -45,7 +45,7 @@ def run_worker(settings: dict[str, Any]) -> Run:
         file = Path(folder) / "detector.yaml"
         file.write_text(yaml.safe_dump({"worker": {"http_port": None}} | settings))
         command = [sys.executable, "-m", "stream_app.bench.worker", str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False, env=_quiet())
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False, env=alone())
     said = done.stderr.strip().splitlines()
     if done.returncode:
         raise TailraceError(f"the worker ended with {done.returncode}: {said[-1] if said else 'it said nothing'}")
@@ -55,8 +55,8 @@ def run_worker(settings: dict[str, Any]) -> Run:
     return Run(ended["records"], ended["seconds"], ended["peak_mb"], restored_s, cpu_s)
 
 
-def _quiet() -> dict[str, str]:
-    """One thread for the arithmetic, as for the peers."""
+def alone() -> dict[str, str]:
+    """The environment of a worker: one thread for the arithmetic, as `tailrace worker` has it, and the peers."""
     return os.environ | {"OMP_NUM_THREADS": "1"}
 
 

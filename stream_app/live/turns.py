@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from stream_app.live.fetching import Fetched
 
+# Passes of the loop in which the batches that one fetch brought come together: each takes a few to get here.
+_GATHERING = 5
+
 
 @dataclass(frozen=True)
 class _Waiting:
@@ -49,6 +52,8 @@ class Turns:
 
     async def _run(self) -> None:
         try:
+            for _ in range(_GATHERING):
+                await asyncio.sleep(0)
             while self._waiting:
                 async with self._lock:
                     turn = self._next()
