@@ -223,6 +223,9 @@ class Partitions:
                     await self._hand_over(tp, touched[tp], model, swaps[tp])
             except Fenced as news:
                 self._drop(news)
+            except Exception as problem:  # states were taken and not written: these pipelines must not be asked again
+                self._held = {}
+                self.fail(problem)
             else:
                 await self._set_shadows()
                 self.progress.moved()
