@@ -21,7 +21,7 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.types import TP
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
-from stream_app.live.fetching import BATCHES_AHEAD, Fetched, Gates, fetch_bytes, read_batch
+from stream_app.live.fetching import BATCHES_AHEAD, Fetched, Gates, read_batch
 from stream_app.live.leases import Fenced, Lease, commit_under
 from stream_app.live.transport import Consumer
 from stream_app.samples import RawBatch
@@ -47,10 +47,6 @@ def test_a_partition_is_read_at_most_so_many_batches_ahead_and_holds_up_no_other
     assert gates.is_open(OTHER)
     gates.leave(ONE)
     assert gates.is_open(ONE)
-
-
-def test_a_fetch_brings_less_of_each_partition_where_there_are_many_but_whole_batches_of_any_producer() -> None:
-    assert [fetch_bytes(n) >> 20 for n in (1, 4, 8, 16, 1000)] == [4, 4, 2, 1, 1]
 
 
 def test_batches_of_an_earlier_assignment_that_end_late_open_nothing_twice() -> None:

@@ -39,7 +39,6 @@ class WorkerApp(faust.App):  # type: ignore[misc]
     worker_config: Worker
     client_settings: Mapping[str, Any]
     client_id: str
-    n_partitions: int  # of all sources
     gates: Gates
     states: dict[str, PartitionStates]
 
@@ -141,7 +140,7 @@ def build(config: Config, settings: Mapping[str, Any], counts: Mapping[str, int]
     )
     app.client_settings, app.client_id = settings, f"tailrace-{name}"
     app.worker_config, app.partition_reader = config.worker, reader
-    app.gates, app.states, app.n_partitions = Gates(), {}, sum(counts.values())
+    app.gates, app.states = Gates(), {}
     for topic, partitions in counts.items():
         table = app.tables.add(
             ChangelogTable(

@@ -23,9 +23,6 @@ from stream_app.samples import Headers, RawBatch
 
 # One being worked on, one waiting: more would add memory and age, not speed.
 BATCHES_AHEAD = 2
-# At least a few batches of the producers' usual size; the broker sends more when one record needs it. A fetch costs as
-# much as 20,000 samples in it do, so where there are few partitions each may bring more.
-FETCH_BYTES, FETCH_BYTES_MAX, FETCH_BYTES_OF_ALL = 1 << 20, 4 << 20, 16 << 20
 _NO_HEADERS: Headers = ()
 
 
@@ -87,15 +84,6 @@ class Gates:
         if tp in self._ahead:
             self._ahead[tp] = max(0, self._ahead[tp] - 1)
             self.changed()
-
-
-def fetch_bytes(n_partitions: int) -> int:
-    """What a fetch may bring of each of so many partitions.
-
-    >>> [fetch_bytes(n) >> 20 for n in (1, 4, 8, 16, 100)]
-    [4, 4, 2, 1, 1]
-    """
-    return min(max(FETCH_BYTES_OF_ALL // n_partitions, FETCH_BYTES), FETCH_BYTES_MAX)
 
 
 def read_batch(result: Any, n_max: int) -> Fetched | None:

@@ -23,13 +23,15 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from stream_app.live.fetching import Fetched, fetch_bytes, read_batch
+from stream_app.live.fetching import Fetched, read_batch
 from stream_app.live.leases import Lease, commit_under
 
 T = TypeVar("T")
 
 # A partition that has been read to its end holds up the others of its broker for at most this long.
 FETCH_WAIT_MS = 100
+# A few batches of the producers' usual size; the broker sends more when one record needs it.
+FETCH_BYTES = 1 << 20
 
 
 class _NoReadOffsets(dict[TP, "int | None"]):
@@ -90,7 +92,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             rebalance_timeout_ms=session_ms + worker.grace // 1000,
             # aiokafka leaves the group when nobody polls for so long; our own watchdog ends the process before.
             max_poll_interval_ms=10 * max(session_ms, worker.stuck_after // 1000),
-            max_partition_fetch_bytes=fetch_bytes(self.app.n_partitions),
+            max_partition_fetch_bytes=FETCH_BYTES,
             fetch_max_wait_ms=FETCH_WAIT_MS,
             metadata_max_age_ms=session_ms,  # a source that grows is noticed as soon as a worker that is gone
         )
