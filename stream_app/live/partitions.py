@@ -30,7 +30,7 @@ from stream_app.live.following import Model
 from stream_app.live.held import Held, Hosting, Kafka, Progress, starts_of, tell_lost
 from stream_app.live.leases import Fenced, Lease
 from stream_app.live.saving import Saving
-from stream_app.live.turns import Turns
+from stream_app.live.turns import TOGETHER, Turns
 from stream_app.shadow import Shadow
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Partitions:
         self._held: dict[TopicPartition, Held] = {}
         # Held by who works on a turn, or changes what is held; before it, by who makes a checkpoint: one at a time.
         self._lock, self._saving = asyncio.Lock(), asyncio.Lock()
-        self._turns = Turns(hosting.config.worker.max_poll_records, self._lock, self._read)
+        self._turns = Turns(TOGETHER, self._lock, self._read)
         self._thread = ThreadPoolExecutor(1, "pipeline")
         self._closing = False
         self._kafka: Callable[[], Kafka] | None = None
