@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from aiokafka.errors import (
     for_code,
 )
 from aiokafka.protocol.commit import OffsetCommitRequest
+from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from stream_app.errors import BrokerUnreachable, TailraceError
@@ -59,6 +61,17 @@ async def commit_under(lease: Lease, coordinator: Any, commits: Mapping[TopicPar
     membership = (coordinator.group_id, lease.generation, lease.member_id)
     response = await coordinator._send_req(OffsetCommitRequest(*membership, retention, list(by_topic.items())))
     _check({for_code(code) for _, partitions in response.topics for _, code in partitions}, coordinator, lease)
+
+
+async def ask_about(lease: Lease, coordinator: Any) -> None:
+    """Raises Fenced where the group has gone on without the lease. Where the coordinator can't be asked nothing is
+    said, and the next commit will tell."""
+    with suppress(KafkaError):
+        await coordinator.ensure_coordinator_known()
+        request = HeartbeatRequest(coordinator.group_id, lease.generation, lease.member_id)
+        answer = for_code((await coordinator._send_req(request)).error_code)
+        if answer is not RebalanceInProgressError:  # until it is over the lease is in force
+            _check({answer}.intersection(_FENCED), coordinator, lease)
 
 
 class Committer(Protocol):

@@ -49,7 +49,7 @@ class Partitions:
         self._lock, self._saving = asyncio.Lock(), asyncio.Lock()
         self._turns = Turns(TOGETHER, self._lock, self._read)
         self._thread = ThreadPoolExecutor(1, "pipeline")
-        self._closing = False
+        self._closing, self._sure_at = False, time.monotonic()
         self._kafka: Callable[[], Kafka] | None = None
 
     def attach(self, kafka: Callable[[], Kafka]) -> None:
@@ -159,6 +159,8 @@ class Partitions:
         try:
             await self._step([(held, b) for b in batches if (held := await self._reader(b)) is not None])
             self._note_end()
+        except Fenced as news:
+            self._drop(news)
         except Exception as problem:
             self._held = {}
             self.fail(problem)
@@ -179,6 +181,7 @@ class Partitions:
             results = await self._call(lambda: turn.step([(held.pipeline, records) for held, records in work]))
             self.progress.busy_s += time.monotonic() - began
             self.hosting.metrics.step_seconds.observe(time.monotonic() - began)
+            await self._make_sure(work[0][0].lease)
             for (held, records), result in zip(work, results, strict=True):
                 # Given up meanwhile: what it says now could overtake its successor.
                 if self._held.get(TopicPartition(records.topic, records.partition)) is held:
@@ -188,6 +191,13 @@ class Partitions:
         for held, fetched in batches:
             held.position, held.touched, held.stale = fetched.next_position, True, 0
         self.progress.moved()
+
+    async def _make_sure(self, lease: Lease) -> None:
+        """After a pause, such as a stopped process has, the group may have gone on without us: it is asked before
+        anything is said. Raises Fenced."""
+        if time.monotonic() - self._sure_at > self.hosting.config.worker.session_timeout / 4e6:
+            await self.kafka.ask_about(lease)
+        self._sure_at = time.monotonic()
 
     async def _is_gap(self, tp: TopicPartition, held: Held, fetched: Fetched) -> bool:
         """Whether the records in between are gone for good. If not, they are asked for, and this batch is dropped."""

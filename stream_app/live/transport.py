@@ -24,7 +24,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from stream_app.live.fetching import Fetched, read_batch
-from stream_app.live.leases import Lease, commit_under
+from stream_app.live.leases import Lease, ask_about, commit_under
 
 T = TypeVar("T")
 
@@ -140,6 +140,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def commit_under(self, lease: Lease, commits: Mapping[TP, OffsetAndMetadata]) -> None:
         """As `stream_app.live.leases` does it."""
         await self.in_thread(commit_under(lease, self._ensure_consumer()._coordinator, commits))
+
+    async def ask_about(self, lease: Lease) -> None:
+        """As `stream_app.live.leases` does it."""
+        await self.in_thread(ask_about(lease, self._ensure_consumer()._coordinator))
 
     # --- in the thread ---------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ log = structlog.get_logger("worker")
 _POLL_MS = 500
 _AGAIN_S = 1.0
 _READ_WITHIN_S = 60.0
+_SHOWN_TRIES, _SHOWN_EVERY_S = 100, 0.02
 # A writer that was killed holds readers up for so long at most, and the next writer not at all.
 _TRANSACTION_MS = 10_000
 _ATTEMPTS = 30
@@ -116,8 +117,17 @@ async def _changed(config: Config, work: Callable[[History], Sequence[Pointer]])
         except KafkaError as problem:  # fenced as a rule; a broker may find other words for it
             _hush(producer)
             raise _Contended(repr(problem)) from problem
-    # Not read again: the broker shows what was committed a moment after it said so.
+    await _shown(config, appended[-1].offset)
     return history.extended(appended)
+
+
+async def _shown(config: Config, offset: int) -> None:
+    """Waits until readers see what was committed: a moment after the broker said so, or a little more."""
+    async with reading(config, config.topics.models) as (consumer, tp):
+        for _ in range(_SHOWN_TRIES):
+            if (await consumer.end_offsets([tp]))[tp] > offset:
+                return
+            await asyncio.sleep(_SHOWN_EVERY_S)
 
 
 @asynccontextmanager
