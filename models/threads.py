@@ -9,14 +9,13 @@ libraries keep to one thread (OMP_NUM_THREADS=1); several of theirs and several 
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-KEPT_BYTES, MAPPED_BYTES = 1 << 30, 32 << 20  # the latter is the largest that glibc takes
+from models.memory import keep_freed_memory
+
 P = TypeVar("P")
 R = TypeVar("R")
 _pool: ThreadPoolExecutor | None = None
@@ -32,19 +31,8 @@ def use_all_cores() -> None:
     """For commands that have the machine to themselves. To be called before numpy is loaded: libraries read then that
     they are to keep to one thread."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    _keep_memory()
+    keep_freed_memory()
     allow(cores())
-
-
-def _keep_memory() -> None:
-    """What arrays leave stays with the process for the next ones: else glibc gives it back after every few calls, and
-    the system clears it anew, a tenth of the time. Elsewhere than on glibc nothing happens."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, TypeError, AttributeError):
-        return
-    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-    mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 def cores() -> int:

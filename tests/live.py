@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import orjson
@@ -117,6 +117,13 @@ class Live:
     more: Mapping[str, Any] = field(default_factory=dict)  # sections of the configuration
     processes: list[WorkerProcess] = field(default_factory=list)
     detector: PlainDetector = DETECTOR  # what `expected` scores with
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.processes:
+            worker.kill()
 
     def data(self, **worker: Any) -> dict[str, Any]:
         swift = {"checkpoint": "400ms", "session_timeout": "6s", "http_port": None, "stuck_after": "60s"}

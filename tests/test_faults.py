@@ -47,11 +47,9 @@ def prepared(
     topic = unique_name("samples")
     settings = {"min.insync.replicas": str(1 + replication // 3)}
     ensure_topics(cluster.bootstrap, {topic: TopicShape(PARTITIONS, replication, settings=settings)})
-    live = Live(cluster.bootstrap, unique_name("fault"), topic, folder, UNHURRIED)
-    produce(live.bootstrap, topic, stream(1300), PARTITIONS)
-    yield live
-    for worker in live.processes:
-        worker.kill()
+    with Live(cluster.bootstrap, unique_name("fault"), topic, folder, UNHURRIED) as live:
+        produce(live.bootstrap, topic, stream(1300), PARTITIONS)
+        yield live
 
 
 def test_killed_workers_lose_nothing_and_repeat_nothing_different(live: Live) -> None:

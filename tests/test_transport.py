@@ -22,7 +22,7 @@ from faust.types import TP
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.live.fetching import BATCHES_AHEAD, Fetched, Gates, read_batch
-from stream_app.live.leases import Fenced, Lease, commit_under
+from stream_app.live.leases import Fenced, Lease, ask_about, commit_under
 from stream_app.live.transport import Consumer
 from stream_app.samples import RawBatch
 
@@ -182,7 +182,7 @@ async def test_columns_equal_the_records_of_aiokafka_from_any_offset_and_in_any_
 
 @pytest.mark.kafka
 @pytest.mark.asyncio(loop_scope="function")
-async def test_a_commit_under_a_membership_that_is_over_is_refused_even_when_the_group_is_empty(
+async def test_a_membership_that_is_over_is_told_and_its_commits_are_refused_even_when_the_group_is_empty(
     kafka: KafkaCluster, new_topic: Callable[..., str], unique_name: Callable[[str], str]
 ) -> None:
     topic, group = await asyncio.to_thread(new_topic), unique_name("group")
@@ -196,8 +196,11 @@ async def test_a_commit_under_a_membership_that_is_over_is_refused_even_when_the
         await first.getmany(timeout_ms=3000)
         over = Lease(first._coordinator.generation, first._coordinator.member_id)
         await commit(first, over, 7)
+        await ask_about(over, first._coordinator)  # in force: nothing is raised
     async with AIOKafkaConsumer(**options) as late:
         late.assign([tp])
+        with pytest.raises(Fenced):
+            await ask_about(over, late._coordinator)
         with pytest.raises(Fenced):
             await commit(late, over, 3)
         kept = await late._coordinator.fetch_committed_offsets([tp])

@@ -33,11 +33,9 @@ RECORDS = stream(700, entities=4)
 def live(kafka: KafkaCluster, unique_name: Callable[[str], str], tmp_path: Path) -> Iterator[Live]:
     topic = unique_name("samples")
     create_topics(kafka.bootstrap, {topic: PARTITIONS})
-    live = Live(kafka.bootstrap, unique_name("worker"), topic, tmp_path)
-    produce(live.bootstrap, topic, RECORDS, PARTITIONS)
-    yield live
-    for worker in live.processes:
-        worker.kill()
+    with Live(kafka.bootstrap, unique_name("worker"), topic, tmp_path) as live:
+        produce(live.bootstrap, topic, RECORDS, PARTITIONS)
+        yield live
 
 
 def test_a_busy_partition_does_not_hold_up_a_quiet_one(live: Live) -> None:

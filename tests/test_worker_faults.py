@@ -35,10 +35,8 @@ RECORDS = stream(700, entities=4)
 def live(kafka: KafkaCluster, unique_name: Callable[[str], str], tmp_path: Path) -> Iterator[Live]:
     topic = unique_name("samples")
     create_topics(kafka.bootstrap, {topic: PARTITIONS})
-    live = Live(kafka.bootstrap, unique_name("worker"), topic, tmp_path)
-    yield live
-    for worker in live.processes:
-        worker.kill()
+    with Live(kafka.bootstrap, unique_name("worker"), topic, tmp_path) as live:
+        yield live
 
 
 def letters(live: Live) -> list[dict[str, str]]:

@@ -204,6 +204,12 @@ class Progress:
             self.began, self.began_cpu_s = time.monotonic(), time.process_time()
         self.records += records
 
+    def note_end(self, until: Mapping[TopicPartition, int] | None, positions: Mapping[TopicPartition, int]) -> None:
+        """Of a run that has an end: whether what is held is read up to it."""
+        if until is not None and self.settled:
+            there = all(position >= until.get(tp, 0) for tp, position in positions.items())
+            (self.finished.set if there else self.finished.clear)()
+
     def seconds(self) -> float:
         """Since the first batch."""
         return time.monotonic() - self.began if self.began else 0.0

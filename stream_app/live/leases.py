@@ -1,7 +1,7 @@
 """The right to write for a partition: a membership of the group, asked about at each commit.
 
 In: what is to be committed, and the membership it was worked out under. Out: it is committed, or `Fenced`. Remembers:
-nothing.
+when it was last known to be in force.
 """
 
 from __future__ import annotations
@@ -72,6 +72,26 @@ async def ask_about(lease: Lease, coordinator: Any) -> None:
         answer = for_code((await coordinator._send_req(request)).error_code)
         if answer is not RebalanceInProgressError:  # until it is over the lease is in force
             _check({answer}.intersection(_FENCED), coordinator, lease)
+
+
+class Asked(Protocol):
+    """Who asks about a lease."""
+
+    async def ask_about(self, lease: Lease) -> None: ...
+
+
+class Assurance:
+    """Of being in the group still: after a pause, such as a stopped process has, the group may have gone on without us,
+    and is asked before anything is said."""
+
+    def __init__(self, pause_s: float) -> None:
+        self._pause_s, self._at = pause_s, time.monotonic()
+
+    async def renew(self, kafka: Asked, lease: Lease) -> None:
+        """To be called with each step, and at once when it is worked out. Raises Fenced."""
+        if time.monotonic() - self._at > self._pause_s:
+            await kafka.ask_about(lease)
+        self._at = time.monotonic()
 
 
 class Committer(Protocol):

@@ -28,7 +28,7 @@ from stream_app.checkpoint import Checkpoint, Swap
 from stream_app.live.fetching import Fetched
 from stream_app.live.following import Model
 from stream_app.live.held import Held, Hosting, Kafka, Progress, starts_of, tell_lost
-from stream_app.live.leases import Fenced, Lease
+from stream_app.live.leases import Assurance, Fenced, Lease
 from stream_app.live.saving import Saving
 from stream_app.live.turns import TOGETHER, Turns
 from stream_app.shadow import Shadow
@@ -49,7 +49,7 @@ class Partitions:
         self._lock, self._saving = asyncio.Lock(), asyncio.Lock()
         self._turns = Turns(TOGETHER, self._lock, self._read)
         self._thread = ThreadPoolExecutor(1, "pipeline")
-        self._closing, self._sure_at = False, time.monotonic()
+        self._closing, self._assurance = False, Assurance(hosting.config.worker.session_timeout / 4e6)
         self._kafka: Callable[[], Kafka] | None = None
 
     def attach(self, kafka: Callable[[], Kafka]) -> None:
@@ -181,7 +181,7 @@ class Partitions:
             results = await self._call(lambda: turn.step([(held.pipeline, records) for held, records in work]))
             self.progress.busy_s += time.monotonic() - began
             self.hosting.metrics.step_seconds.observe(time.monotonic() - began)
-            await self._make_sure(work[0][0].lease)
+            await self._assurance.renew(self.kafka, work[0][0].lease)
             for (held, records), result in zip(work, results, strict=True):
                 # Given up meanwhile: what it says now could overtake its successor.
                 if self._held.get(TopicPartition(records.topic, records.partition)) is held:
@@ -191,13 +191,6 @@ class Partitions:
         for held, fetched in batches:
             held.position, held.touched, held.stale = fetched.next_position, True, 0
         self.progress.moved()
-
-    async def _make_sure(self, lease: Lease) -> None:
-        """After a pause, such as a stopped process has, the group may have gone on without us: it is asked before
-        anything is said. Raises Fenced."""
-        if time.monotonic() - self._sure_at > self.hosting.config.worker.session_timeout / 4e6:
-            await self.kafka.ask_about(lease)
-        self._sure_at = time.monotonic()
 
     async def _is_gap(self, tp: TopicPartition, held: Held, fetched: Fetched) -> bool:
         """Whether the records in between are gone for good. If not, they are asked for, and this batch is dropped."""
@@ -299,12 +292,7 @@ class Partitions:
         log.warning("fenced", why=str(news))
 
     def _note_end(self) -> None:
-        until = self.hosting.until
-        if until is not None and self.progress.settled:
-            if all(held.position >= until.get(tp, 0) for tp, held in self._held.items()):
-                self.progress.finished.set()
-            else:
-                self.progress.finished.clear()
+        self.progress.note_end(self.hosting.until, {tp: held.position for tp, held in self._held.items()})
 
     def _call(self, work: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -7,7 +7,6 @@ nothing that is not in Kafka; a worker may be killed at any moment.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import os
 import resource
@@ -21,6 +20,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from models.detector import Detector
+from models.memory import keep_freed_memory
 from stream_app.config import Config, Worker
 from stream_app.errors import ConfigurationError, TailraceError
 from stream_app.live import preflight
@@ -48,7 +48,6 @@ _STOP_S = 8.0
 _WORK_PER_CHECKPOINT = 5
 # Records live until their batch is done: looking for garbage after every 700 of them, as is usual, finds none.
 _GARBAGE_AFTER = 50_000
-_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # names of glibc's malloc.h
 
 
 async def run_worker(
@@ -111,15 +110,6 @@ def _build(config: Config, plan: Plan, partitions: Partitions) -> WorkerApp:
 
     app.on_partitions_revoked.connect(revoked, weak=False)
     return app
-
-
-def keep_freed_memory() -> None:
-    """Has glibc reuse the columns of one batch for the next: giving them back costs more, in page faults, than the
-    arithmetic on them. Where there is another C library nothing happens."""
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 async def _run(app: WorkerApp, partitions: Partitions, stop: _Signals, watchdog: Watchdog) -> None:

@@ -100,9 +100,9 @@ def main(shared: Shared) -> NoReturn:
     """Does the parts that come on standard input, until it ends."""
     from models import threads
     from models.detector import Detector
+    from models.memory import keep_freed_memory
     from stream_app.cli.connection import connection
     from stream_app.files.arrow_alone import load_arrow_alone
-    from stream_app.live.worker import keep_freed_memory
     from stream_app.opening import open_bundle
     from stream_app.replay.folder import quiet_of
     from stream_app.replay.settings import of_topic

@@ -6,7 +6,7 @@ In: nothing. Out: the layout of the row, and `Closed`. Remembers: nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -52,6 +52,23 @@ class Closed:
     forced: I32  # slots closed because a limit was reached; as `idle`
     n_open: int  # samples that have no outcome yet
 
+    @classmethod
+    def of(cls, cuts: Cuts, change: Change, causes: Causes, n_open: int) -> Closed:
+        return cls(
+            shown=cuts.shown,
+            ordinal=cuts.ordinal,
+            block=cuts.block,
+            late=cuts.late,
+            duplicate=cuts.duplicate,
+            scored=cuts.scored,
+            touched=change.slots,
+            before=change.before,
+            ended=causes.ended,
+            idle=causes.idle,
+            forced=causes.forced,
+            n_open=n_open,
+        )
+
     @cached_property
     def scenes(self) -> Scenes:
         """The windows; see `block`. To be asked for before the stage's next call: until then their samples lie in the
@@ -69,13 +86,14 @@ def _none() -> I64:
 
 @dataclass(frozen=True)
 class Cuts:
-    """The windows cut in one call. Without arguments: none."""
+    """The windows cut in one call, and its samples' outcomes. Without arguments: none."""
 
     shown: Callable[[], Scenes] = no_scenes
     ordinal: I64 = field(default_factory=_none)
     block: I32 = field(default_factory=_nobody)
     scored: I64 = field(default_factory=_none)  # offsets
-    duplicate: I64 = field(default_factory=_none)  # offsets of resends that were found among the samples
+    duplicate: I64 = field(default_factory=_none)  # offsets of resends
+    late: I64 = field(default_factory=_none)  # offsets of samples that came when all their windows had closed
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,10 @@ class Causes:
     forced: I32 = field(default_factory=_nobody)
     shut: I64 = field(default_factory=_none)  # windows of time: of `ended`, the last shut before
     open_end: bool = False  # the end of a file is not the end of its sessions
+
+    def done(self, pending: Callable[[I32], I64]) -> Causes:
+        """Without the slots closed of which samples are `pending` (how many, per slot)."""
+        return replace(self, idle=self.idle[pending(self.idle) == 0], forced=self.forced[pending(self.forced) == 0])
 
 
 class Change:

@@ -200,20 +200,7 @@ class CountWindows:
         part = sessions.at(np.isin(sessions.slot, slots))
         cuts = self._cut(part, slots, causes.open_end) if len(slots) else Cuts()  # most small batches close nothing
         self._n_open -= len(cuts.scored)
-        return Closed(
-            shown=cuts.shown,
-            ordinal=cuts.ordinal,
-            block=cuts.block,
-            late=duplicate[:0],
-            duplicate=duplicate,
-            scored=cuts.scored,
-            touched=change.slots,
-            before=change.before,
-            ended=causes.ended,
-            idle=causes.idle[self._pending.count(causes.idle) == 0],
-            forced=causes.forced[self._pending.count(causes.forced) == 0],
-            n_open=self._n_open,
-        )
+        return Closed.of(replace(cuts, duplicate=duplicate), change, causes.done(self._pending.count), self._n_open)
 
     def _cut(self, sessions: _Sessions, slots: I32, open_end: bool) -> Cuts:
         counts, rows = self._pending.take(slots)

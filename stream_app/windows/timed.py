@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -251,20 +251,7 @@ class TimeWindows:
         # most small batches close nothing
         cuts = self._cut(Closing(slots, before[at], now[at], _ended_above(slots, causes))) if len(slots) else Cuts()
         self._n_open -= len(cuts.scored) + len(cuts.duplicate)
-        return Closed(
-            shown=cuts.shown,
-            ordinal=cuts.ordinal,
-            block=cuts.block,
-            late=late,
-            duplicate=cuts.duplicate,
-            scored=cuts.scored,
-            touched=change.slots,
-            before=change.before,
-            ended=causes.ended,
-            idle=causes.idle[self._pending.count(causes.idle) == 0],
-            forced=causes.forced[self._pending.count(causes.forced) == 0],
-            n_open=self._n_open,
-        )
+        return Closed.of(replace(cuts, late=late), change, causes.done(self._pending.count), self._n_open)
 
     def _cut(self, closing: Closing) -> Cuts:
         slots = closing.slots
