@@ -28,9 +28,7 @@ def allow(n: int) -> None:
 
 
 def use_all_cores() -> None:
-    """For commands that have the machine to themselves. To be called before numpy is loaded: libraries read then that
-    they are to keep to one thread."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    """For commands that have the machine to themselves."""
     keep_freed_memory()
     allow(cores())
 

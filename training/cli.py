@@ -48,8 +48,10 @@ def train(
     What it is made of can be set in the section `training` of --config. On several processors or machines:
     torchrun --nproc-per-node 2 --no-python tailrace train ...
     """
+    from models.threads import use_all_cores
     from training.train import Order, train
 
+    use_all_cores()
     if device not in DEVICES:
         raise UsageError(f"--device is one of {', '.join(DEVICES)}, not {device}")
     made = train(Order(source, out, config, start, until, seed, budget, device, BEGAN), note)

@@ -44,6 +44,7 @@ def refit(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """A new bundle from the sources' own records, measured against the live one, published as a candidate."""
+    from models.threads import use_all_cores
     from stream_app.cli.output import logs_to_stderr
     from stream_app.config import load
     from stream_app.replay.ranges import duration_ms, moment_ms
@@ -54,6 +55,7 @@ def refit(
     if last is not None and (start or end):
         raise UsageError("give --last, or --from and --to")
     logs_to_stderr()
+    use_all_cores()
     settings = load(config)
     last_ms = None if last is None else duration_ms(last)
     wanted = Refit(moment_ms(start), moment_ms(end), last_ms, seed, fine_tune, budget_s(budget), not no_publish, resume)

@@ -91,6 +91,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
         say(__version__)
         raise typer.Exit
+    # Libraries' threads spin while they wait for each other: beside other work training took five times as long. They
+    # read this when imported; what uses more cores does so with threads of its own (models.threads).
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @app.command(epilog="\b\nExample: tailrace worker --config pump.yaml --until-end")
@@ -101,8 +104,6 @@ def worker(
     ] = False,
 ) -> None:
     """The stream processor: source records in, alerts out."""
-    # A batch is small: threads that wait for each other cost more than they give. Libraries read it when imported.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     import asyncio
 
     from stream_app.config import load
