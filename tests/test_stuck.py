@@ -68,12 +68,21 @@ def test_what_is_left_out_equals_a_loop_over_frames_however_they_come_in_calls(s
     np.testing.assert_array_equal(np.concatenate(found), slow(shown, loud, limit))
 
 
-def test_a_sensor_may_stand_still_as_long_as_in_training_and_one_that_hardly_moved_for_ever() -> None:
+def test_a_sensor_may_stand_still_as_long_as_is_usual_and_one_that_hardly_moved_for_ever() -> None:
     at = np.arange(600)
     shown = np.stack([at // 40, np.zeros(600), at, np.maximum(at, 100)], 1).astype(float)
     assert stuck.limits(frames(shown)).tolist() == [39, 0, stuck.FRAMES_MIN, 0]
     assert stuck.limits(frames(shown), np.array([500, 0], np.int32)).tolist() == [500, 0, stuck.FRAMES_MIN, 0]
     assert stuck.limits(frames(shown[:, :1])).tolist() == [0]  # nothing would be left
+
+
+def test_one_long_time_of_many_and_one_that_no_move_ended_do_not_lengthen_a_limit() -> None:
+    at = np.arange(4_000)
+    often, gap = at // 13, np.where(at < 300, 300, at)  # 300 times of 12 frames; one of 299
+    filled = np.where((at >= 3_600) & (at < 3_650), np.nan, np.minimum(at, 3_500))  # 99, then nothing came
+    filled[3_650:] = at[3_650:]
+    shown = np.stack([np.where((at > 2_000) & (at < 2_100), often[2_000], often), gap, filled], 1).astype(float)
+    assert stuck.limits(frames(shown)).tolist() == [12, 299, stuck.FRAMES_MIN]
 
 
 @pytest.mark.parametrize("kind", ["aligned", "multirate"])
@@ -83,7 +92,7 @@ def test_a_sensor_that_sticks_is_raised_and_then_judged_as_absent(kind: str) -> 
     since_s = (out.start_us - shown.t_us.min()) / SECOND - FROM_S
     assert known.fitted.still is not None
     limit_s = known.fitted.still[1] * known.fitted.grid.step_us / SECOND
-    raised = (since_s > 5) & (since_s < limit_s)
+    raised = (since_s > 5) & (since_s < limit_s + stuck.RAISED * known.fitted.grid.step_us / SECOND)
     later = (since_s > limit_s + 30) & (since_s < 190)
     assert np.median(out.score[raised]) > 2 * np.median(out.score[(since_s < -5) & (since_s > -40)])
     gone = score(known, scenes(known, World(kind, 1, 260.0, seed=9, gone=(1,)).data())).frames
