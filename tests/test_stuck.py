@@ -78,10 +78,10 @@ def test_a_sensor_may_stand_still_as_long_as_is_usual_and_one_that_hardly_moved_
 
 def test_one_long_time_of_many_and_one_that_no_move_ended_do_not_lengthen_a_limit() -> None:
     at = np.arange(4_000)
-    often, gap = at // 13, np.where(at < 300, 300, at)  # 300 times of 12 frames; one of 299
-    filled = np.where((at >= 3_600) & (at < 3_650), np.nan, np.minimum(at, 3_500))  # 99, then nothing came
-    filled[3_650:] = at[3_650:]
-    shown = np.stack([np.where((at > 2_000) & (at < 2_100), often[2_000], often), gap, filled], 1).astype(float)
+    often = np.where((at > 2_000) & (at < 2_100), 2_000 // 13, at // 13)  # some 300 times 12 frames, and once 100
+    once = np.maximum(at, 300)
+    silent = np.where((at >= 3_600) & (at < 3_650), np.nan, np.where(at < 3_600, np.minimum(at, 3_500), at))
+    shown = np.stack([often, once, silent], 1).astype(float)
     assert stuck.limits(frames(shown)).tolist() == [12, 299, stuck.FRAMES_MIN]
 
 
