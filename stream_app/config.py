@@ -83,12 +83,12 @@ class Topics(Section):
 class Limits(Section):
     """Every buffer's bound. What a bound refuses is counted."""
 
-    record_bytes: int = 1_000_000
-    samples_per_record: int = 100_000
-    sensors: int = 1_000
-    tokens: int = 100_000  # distinct
-    entities: int = 250_000  # in memory, per partition; beyond it the least recently seen are closed
-    pending_samples: int = 20_000_000  # in open windows, per partition
+    record_bytes: int = Field(default=1_000_000, gt=0)
+    samples_per_record: int = Field(default=100_000, gt=0)
+    sensors: int = Field(default=1_000, gt=0)
+    tokens: int = Field(default=100_000, gt=0)  # distinct
+    entities: int = Field(default=250_000, gt=0)  # in memory, per partition; beyond, the least recently seen are closed
+    pending_samples: int = Field(default=20_000_000, gt=0)  # in open windows, per partition
 
 
 class Sasl(Section):
@@ -118,14 +118,13 @@ class Security(Section):
 
 class Worker(Section):
     instance_id: str | None = None  # static membership: a restart within the session time-out moves no partition
-    session_timeout: Duration = 10_000_000
-    checkpoint: Duration = 3_000_000
-    stuck_after: Duration = 120_000_000  # without progress while there is lag: the watchdog ends the process
+    session_timeout: Duration = Field(default=10_000_000, gt=0)
+    checkpoint: Duration = Field(default=3_000_000, gt=0)
+    stuck_after: Duration = Field(default=120_000_000, gt=0)  # without progress while there is lag: the watchdog ends the process
     grace: Duration = 25_000_000  # for draining after SIGTERM
-    max_poll_records: int = 20_000
+    max_poll_records: int = Field(default=20_000, gt=0)
     http_host: str = "127.0.0.1"
-    http_port: int | None = 8370  # null: no server
-    threads: int = 1  # of torch
+    http_port: int | None = Field(default=8370, ge=0, le=65_535)  # null: no server; 0: any
 
 
 class Registry(Section):
@@ -206,7 +205,7 @@ def load(path: Path) -> Config:
         data = yaml.safe_load(path.read_text())
     except OSError as problem:
         raise ConfigurationError(f"{path}: {problem.strerror}; write one, or see `tailrace config schema`") from problem
-    except yaml.YAMLError as problem:
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise ConfigurationError(f"{path} is not YAML: {problem}") from problem
     if not isinstance(data, dict):
         raise ConfigurationError(f"{path} holds no settings; it needs at least `sources: [{{topic: NAME}}]`")
@@ -223,19 +222,32 @@ def parse(data: dict[str, Any], where: str = "configuration") -> Config:
 
 
 def with_environment(data: dict[str, Any]) -> dict[str, Any]:
-    """TAILRACE_A__B=v sets a.b; TAILRACE_A__B_FILE=path sets it to the file's content, for secrets."""
+    """TAILRACE_A__B=v sets a.b; TAILRACE_A__B_FILE=path sets it to the file's content, for secrets.
+
+    Raises ConfigurationError naming the variable whose file can't be read, or that has no place in the data.
+    """
     merged = dict(data)
     for name, value in os.environ.items():
         if not name.startswith("TAILRACE_"):
             continue
         *path, leaf = name.removeprefix("TAILRACE_").lower().split("__")
-        if leaf.endswith("_file"):
-            leaf, value = leaf.removesuffix("_file"), Path(value).read_text().strip()
+        is_file, leaf = leaf.endswith("_file"), leaf.removesuffix("_file")
         if (path[0] if path else leaf) not in Config.model_fields:
             continue
         section = merged
         for part in path:
-            section[part] = dict(section.get(part) or {})
+            if not isinstance(found := section.get(part) or {}, dict):
+                raise ConfigurationError(f"{name} sets a value within `{part}`, which is no section of settings")
+            section[part] = dict(found)
             section = section[part]
-        section[leaf] = value
+        section[leaf] = _content(name, Path(value)) if is_file else value
     return merged
+
+
+def _content(name: str, path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as problem:
+        raise ConfigurationError(f"{name}: {path}: {problem.strerror}") from problem
+    except UnicodeDecodeError as problem:
+        raise ConfigurationError(f"{name}: {path} holds no text: {problem}") from problem

@@ -229,6 +229,25 @@ def test_the_environment_overrides_the_file(config: Path) -> None:
     assert json.loads(done.stdout)["brokers"] == "elsewhere:9092"
 
 
+def test_a_configuration_that_is_no_text_is_a_configuration_error(tmp_path: Path) -> None:
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    refused(3, "is not YAML", "config", "show", "--config", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("TAILRACE_SECURITY__SASL__PASSWORD_FILE", "nowhere: No such file"),
+        ("TAILRACE_DETECTOR__NAME", "no section of settings"),
+        ("TAILRACE_SOURCES__0__TOPIC", "no section of settings"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_named(config: Path, name: str, words: str) -> None:
+    refused(3, words, "config", "show", "--config", config, **{name: "nowhere"})
+    refused(3, name, "config", "show", "--config", config, **{name: "nowhere"})
+
+
 def test_the_configuration_checks_without_brokers_when_asked(config: Path) -> None:
     assert tailrace("config", "check", "--config", config, "--offline").returncode == 0
 

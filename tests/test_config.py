@@ -15,6 +15,16 @@ from stream_app.config import Config, parse
 from stream_app.durations import duration_text, duration_us
 from stream_app.errors import ConfigurationError
 
+NO_SENSE = [
+    {"worker": {"checkpoint": 0}},
+    {"worker": {"session_timeout": "0s"}},
+    {"worker": {"stuck_after": 0}},
+    {"worker": {"max_poll_records": 0}},
+    {"worker": {"http_port": 70_000}},
+    {"worker": {"http_port": -1}},
+    {"limits": {"entities": 0}},
+    {"limits": {"record_bytes": -1}},
+]
 UNITS = ("us", "ms", "s", "m", "h", "d", "w")
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
 DURATIONS = st.one_of(
@@ -23,6 +33,7 @@ DURATIONS = st.one_of(
     st.integers(0, 10**9),
     st.floats(0, 10**6),
 )
+SOME_TIME = DURATIONS.filter(lambda duration: duration_us(duration) > 0)
 EXTENTS = st.one_of(DURATIONS, st.builds("{} tokens".format, st.integers(1, 10**6)))
 
 
@@ -46,7 +57,7 @@ CONFIGURATIONS = st.fixed_dictionaries(
         ),
         "alarms": some(risk=st.floats(1e-9, 0.4), also=st.lists(st.sampled_from(["noise", "drift"]), max_size=2)),
         "worker": some(
-            session_timeout=DURATIONS, checkpoint=DURATIONS, stuck_after=DURATIONS, grace=DURATIONS, http_port=st.none()
+            session_timeout=SOME_TIME, checkpoint=SOME_TIME, stuck_after=SOME_TIME, grace=DURATIONS, http_port=st.none()
         ),
         "gates": some(latency=st.none() | DURATIONS, windows=st.none() | st.integers(1, 10**4)),
         "guard": some(watch=DURATIONS),
@@ -92,3 +103,11 @@ def test_a_number_of_seconds_is_not_one_microsecond_less(ms: int) -> None:
 def test_what_is_no_duration_is_refused_with_its_place(wrong: object) -> None:
     with pytest.raises(ConfigurationError, match=r"windows\.lateness: .*is not a duration"):
         parse({"sources": [{"topic": "t"}], "windows": {"lateness": wrong}})
+
+
+@pytest.mark.parametrize("data", NO_SENSE, ids=str)
+def test_what_no_worker_could_run_with_is_refused_by_its_name(data: dict[str, Any]) -> None:
+    ((section, settings),) = data.items()
+    (name,) = settings
+    with pytest.raises(ConfigurationError, match=rf"{section}\.{name}: Input should be (greater|less) than"):
+        parse({"sources": [{"topic": "t"}]} | data)

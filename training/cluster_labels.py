@@ -73,11 +73,6 @@ def purities(cluster: I32 | I64, label: Sequence[str]) -> list[Purity]:
     return found
 
 
-def names_of(purity: Sequence[Purity], least: float = 0.5) -> dict[int, str]:
-    """A cluster is named after its most frequent label where that has at least this share."""
-    return {p.cluster: p.label for p in purity if p.purity >= least}
-
-
 def pseudo_labels(
     cluster: I32 | I64, membership: F32 | F64, purity: Sequence[Purity], least: tuple[float, float] = (0.9, 0.5)
 ) -> PseudoLabels:

@@ -201,12 +201,6 @@ class KafkaCluster:
             time.sleep(_POLL_S)
 
 
-def read_nodes(directory: Path) -> int:
-    """Gives how many nodes the cluster kept in the directory has; 0 if there is none."""
-    shape = _read_shape(directory)
-    return 0 if shape is None else len(shape.nodes)
-
-
 def _open_tool(command: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
