@@ -85,8 +85,8 @@ class Limits(Section):
 
     record_bytes: int = Field(default=1_000_000, gt=0)
     samples_per_record: int = Field(default=100_000, gt=0)
-    sensors: int = Field(default=1_000, gt=0)
-    tokens: int = Field(default=100_000, gt=0)  # distinct
+    sensors: int = Field(default=1_000, ge=0)
+    tokens: int = Field(default=100_000, ge=0)  # distinct
     entities: int = Field(default=250_000, gt=0)  # in memory, per partition; beyond, the least recently seen are closed
     pending_samples: int = Field(default=20_000_000, gt=0)  # in open windows, per partition
 
@@ -120,7 +120,9 @@ class Worker(Section):
     instance_id: str | None = None  # static membership: a restart within the session time-out moves no partition
     session_timeout: Duration = Field(default=10_000_000, gt=0)
     checkpoint: Duration = Field(default=3_000_000, gt=0)
-    stuck_after: Duration = Field(default=120_000_000, gt=0)  # without progress while there is lag: the watchdog ends the process
+    stuck_after: Duration = Field(
+        default=120_000_000, gt=0
+    )  # without progress while there is lag: the watchdog ends the process
     grace: Duration = 25_000_000  # for draining after SIGTERM
     max_poll_records: int = Field(default=20_000, gt=0)
     http_host: str = "127.0.0.1"

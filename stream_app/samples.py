@@ -17,6 +17,10 @@ from models.scenes import F64, I32, I64, Bool
 
 Headers = Sequence[tuple[str, bytes]]
 
+# The years 2 to 9998: of other times RFC 3339 has none for the edges of windows a year long.
+EARLIEST_US, LATEST_US = -62_104_060_800_000_000, 253_370_764_800_000_000
+_MS_MAX = 2**63 // 1_000 - 1
+
 
 @dataclass(frozen=True)
 class RawBatch:
@@ -105,6 +109,11 @@ def joined(parts: Sequence[Samples]) -> Samples:
     parts = [no_samples(), *parts]
     runs = Runs(*(np.concatenate([getattr(p.runs, f.name) for p in parts]) for f in fields(Runs)))
     return Samples(runs, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("sensor", "t_us", "value")))
+
+
+def clock_of_ms(stamps: Sequence[int]) -> I64:
+    """Kafka timestamps as microseconds. A producer may write any number there; too large ones stay as large as fits."""
+    return np.minimum(np.array(stamps, np.int64), _MS_MAX) * 1_000
 
 
 def no_samples() -> Samples:

@@ -195,9 +195,9 @@ class NaiveDecoder:
         if largest < math.inf and not math.isnan(value) and not (0 <= value <= largest and value == int(value)):
             return Reason.OUTSIDE_TYPE
         known = self.clock_us >= 0
-        if t_us > (self.clock_us + self.settings.max_ahead_us if known else 253_402_300_800_000_000):
+        if t_us > 253_370_764_800_000_000 or (known and t_us > self.clock_us + self.settings.max_ahead_us):
             return Reason.TIME_AHEAD
-        if t_us < (self.clock_us - self.settings.max_behind_us if known else 0):
+        if t_us < -62_104_060_800_000_000 or t_us < (self.clock_us - self.settings.max_behind_us if known else 0):
             return Reason.TIME_BEHIND
         return None
 

@@ -156,6 +156,16 @@ def test_what_is_no_time_is_refused(text: str) -> None:
     assert bad.tolist() == [True, False, True]
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("far", [2**62, -(2**62)])
+def test_a_timestamp_that_no_calendar_has_is_refused(unit: str, far: int) -> None:
+    """Alerts and scores are dated in RFC 3339. Nanoseconds reach no further than the year 2262."""
+    column = pa.array([far, 0, None], pa.timestamp(unit))
+    t_us, bad = times_us(pa.chunked_array([column]))
+    assert t_us[1] == 0
+    assert bad.tolist() == [unit != "ns", False, True]
+
+
 def test_numbers_that_can_be_no_milliseconds_are_refused() -> None:
     _, bad = times_us(pa.chunked_array([[1_700_000_000_000_000_000, 1_700_000_000_000]]))
     assert bad.tolist() == [True, False]

@@ -196,6 +196,25 @@ def test_without_any_kafka_timestamp_only_the_calendar_bounds_time() -> None:
     assert [letter.reason for letter in decoded.dead_letters] == ["time_behind", "time_ahead"]
 
 
+@pytest.mark.parametrize("clock_us", [CLOCK_US * 1_000, 2**63 - 1])
+def test_kafka_timestamps_in_another_unit_move_no_clock_and_let_nothing_beyond_the_calendar_in(clock_us: int) -> None:
+    """Microseconds for milliseconds: the year 55,840. It would be the partition's clock for ever, and no alert could be
+    dated."""
+    decoder = Decoder(DecoderSettings(), keys())
+    decoded = decoder.decode(batch(one(t=T_MS * 1_000), one(), clock_us=[clock_us, clock_us]))
+    assert [letter.reason for letter in decoded.dead_letters] == ["time_ahead"]
+    assert decoded.samples.t_us.tolist() == [CLOCK_US]
+    assert decoder.clock_us == -1
+    after = decoder.decode(batch(one(), one(t=T_MS + 3_600_001), clock_us=CLOCK_US))
+    assert [letter.reason for letter in after.dead_letters] == ["time_ahead"]
+
+
+def test_however_far_settings_let_times_go_they_stay_dates() -> None:
+    far = {"max_ahead_us": 2**61, "max_behind_us": 2**61}
+    decoded = decode(one(t=-1e14), one(), one(t=1e15), **far)
+    assert [letter.reason for letter in decoded.dead_letters] == ["time_behind", "time_ahead"]
+
+
 def test_two_records_in_one_value_take_no_other_values_place() -> None:
     text = json.dumps(one()).encode()
     for pair in (

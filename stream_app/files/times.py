@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.scenes import F64, I64, Bool
+from stream_app.samples import EARLIEST_US, LATEST_US
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _MAX_MS = 253_402_300_800_000  # the year 10000; beyond it a number is no date
@@ -20,15 +21,22 @@ _ZONED = r"[T ].*(Z|[+-]\d\d:?\d\d)$"
 
 
 def times_us(column: pa.ChunkedArray) -> tuple[I64, Bool]:
-    """Microseconds since 1970 UTC (0 where there is none), and where there is none."""
+    """Microseconds since 1970 UTC (0 where there is none), and where there is none. What a live record is refused for
+    whatever the clock is none either."""
+    t_us, bad = _times_us(column)
+    bad = bad | (t_us < EARLIEST_US) | (t_us > LATEST_US)
+    return np.where(bad, 0, t_us), bad
+
+
+def _times_us(column: pa.ChunkedArray) -> tuple[I64, Bool]:
     kind = column.type
     if pa.types.is_date(kind):
         column, kind = column.cast(pa.timestamp("us")), pa.timestamp("us")
     if pa.types.is_timestamp(kind):
         ticks = column.cast(pa.int64())
-        n_per_s = _PER_SECOND[kind.unit]
-        t = ticks.fill_null(0).to_numpy()
-        return t * (1_000_000 // n_per_s) if n_per_s <= 1_000_000 else t // 1_000, pc.is_null(ticks).to_numpy()
+        t, bad, us = ticks.fill_null(0).to_numpy(), pc.is_null(ticks).to_numpy(), 1_000_000 // _PER_SECOND[kind.unit]
+        # Too far is still too far in microseconds, and does not overflow.
+        return (t.clip(EARLIEST_US // us - 1, LATEST_US // us + 1) * us if us else t // 1_000), bad
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return _from_text(column)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):

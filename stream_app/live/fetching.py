@@ -19,7 +19,7 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.structs import OffsetAndMetadata
 
 from stream_app.live.leases import Lease
-from stream_app.samples import Headers, RawBatch
+from stream_app.samples import Headers, RawBatch, clock_of_ms
 
 # One being worked on, one waiting: more would add memory and age, not speed.
 BATCHES_AHEAD = 2
@@ -117,8 +117,8 @@ def read_batch(result: Any, n_max: int) -> Fetched | None:
     result._update_position()
     if not source._records.has_next():
         result._partition_records = None
-    clock_us = np.array(stamps, np.int64) * 1000
-    batch = RawBatch(tp.topic, tp.partition, keys, values, np.array(offsets, np.int64), clock_us, headers)
+    columns = np.array(offsets, np.int64), clock_of_ms(stamps)
+    batch = RawBatch(tp.topic, tp.partition, keys, values, *columns, headers)
     return Fetched(batch, position, source.next_fetch_offset)
 
 

@@ -18,7 +18,7 @@ from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable, ConfigurationError
 from stream_app.live.security import client_settings, security_settings
 from stream_app.live.topics import partition_counts
-from stream_app.samples import RawBatch
+from stream_app.samples import RawBatch, clock_of_ms
 
 Bounds = Mapping[TopicPartition, tuple[int, int]]  # half-open ranges of offsets
 MAX_RECORDS = 20_000
@@ -101,6 +101,6 @@ def raw_batch(tp: TopicPartition, records: Sequence[Any]) -> RawBatch:
         keys=[record.key for record in records],
         values=[record.value for record in records],
         offsets=np.array([record.offset for record in records], np.int64),
-        clock_us=np.array([record.timestamp * 1000 for record in records], np.int64),
+        clock_us=clock_of_ms([record.timestamp for record in records]),
         headers=[record.headers for record in records],
     )

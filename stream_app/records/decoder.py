@@ -6,8 +6,8 @@ tokens seen so far.
 
 What becomes of a record depends on it and on the clock, never on its neighbours in the batch. Runs of records of one
 form, by far the most frequent, are decoded as the lines of one text; a run that holds anything else record by record,
-by the same types. Its parts: `records_json` and `records_arrow` read one record, `records_forms` says what it stands
-for, `records_rows` makes columns of it and refuses single samples.
+by the same types. Its parts: `json_forms` and `arrow_forms` read one record, `forms` says what it stands for, `rows`
+makes columns of it and refuses single samples.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stream_app.records.json_forms import form_of, is_utf8, read_lines, read_rec
 from stream_app.records.names import NAME_MAX, Sensors, Vocabulary
 from stream_app.records.refusals import Reason, Refused
 from stream_app.records.rows import Parts, Rows, letters, problems, rows_of_columns, rows_of_parts
-from stream_app.samples import DeadLetter, Decoded, Headers, RawBatch, Runs, Samples, joined
+from stream_app.samples import LATEST_US, DeadLetter, Decoded, Headers, RawBatch, Runs, Samples, joined
 
 T = TypeVar("T")
 
@@ -63,6 +63,7 @@ class Decoder:
     """The records stage of one source partition.
 
     clock_us: the partition's clock, the largest Kafka timestamp so far, -1 before the first; to be put back on restore.
+    A timestamp that is no date says nothing: one in another unit would else have the clock of all that follows.
     """
 
     def __init__(self, settings: DecoderSettings, keys: Keys) -> None:
@@ -88,7 +89,8 @@ class Decoder:
 
     def decode(self, batch: RawBatch) -> Decoded:
         """The samples of a batch. Tombstones retire their key's slot, so that its next record begins anew."""
-        clock_us = np.maximum.accumulate(np.maximum(batch.clock_us, self.clock_us))
+        stamps = np.where(batch.clock_us > LATEST_US, -1, batch.clock_us)  # in another unit: it would stand for ever
+        clock_us = np.maximum.accumulate(np.maximum(stamps, self.clock_us))
         self.clock_us = int(clock_us[-1]) if len(batch) else self.clock_us
         found: list[Samples] = []
         dead: list[DeadLetter] = []

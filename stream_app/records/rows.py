@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from models.scenes import F64, I32, I64, Bool
 from stream_app.records.names import NAME_MAX, REASONS
 from stream_app.records.refusals import Reason
-from stream_app.samples import DeadLetter
+from stream_app.samples import EARLIEST_US, LATEST_US, DeadLetter
 
 FAR_US = 4e18  # beyond any time that is accepted, and twice it still fits int64
 EXACT = 2**53  # integers below it are floats without rounding
-_YEAR_10000_US = 253_402_300_800_000_000
 SAMPLE_REASONS = (*REASONS.values(), Reason.NOT_FINITE, Reason.OUTSIDE_TYPE, Reason.TIME_AHEAD, Reason.TIME_BEHIND)
 _DETAIL = {
     Reason.UNKNOWN_SENSOR: "the detector does not know the sensor",
@@ -165,8 +164,8 @@ def problems(rows: Rows, clock_us: I64, max_ahead_us: int, max_behind_us: int) -
         *(rows.sensor == code for code in REASONS),
         np.isinf(rows.value),
         np.zeros(len(rows), bool) if rows.largest is None else _outside(rows.value, rows.largest),
-        rows.t_us > np.where(clock < 0, _YEAR_10000_US, clock + max_ahead_us),
-        rows.t_us < np.where(clock < 0, 0, clock - max_behind_us),
+        rows.t_us > np.where(clock < 0, LATEST_US, np.minimum(clock + max_ahead_us, LATEST_US)),
+        rows.t_us < np.where(clock < 0, 0, np.maximum(clock - max_behind_us, EARLIEST_US)),
     ]
     assert len(found) == len(SAMPLE_REASONS)
     reasons: I32 = np.select(found, range(len(found)), -1).astype(np.int32)
@@ -180,8 +179,8 @@ def _faultless(rows: Rows, clock_us: I64, max_ahead_us: int, max_behind_us: int)
         return True
     if (
         clock_us[0] < 0
-        or rows.t_us.max() > clock_us[0] + max_ahead_us
-        or rows.t_us.min() < clock_us[-1] - max_behind_us
+        or rows.t_us.max() > min(clock_us[0] + max_ahead_us, LATEST_US)
+        or rows.t_us.min() < max(clock_us[-1] - max_behind_us, EARLIEST_US)
     ):
         return False
     return bool(rows.largest is None and rows.sensor.min() >= 0 and not _infinite(rows.value))
