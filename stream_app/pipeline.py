@@ -283,19 +283,12 @@ def _shadow(spec: PipelineSpec, decoder: Decoder) -> Shadow | None:
 
 def _decoding(spec: PipelineSpec) -> DecoderSettings:
     """What the source's records may hold, by the configuration and the detector."""
-    config, detector = spec.config, spec.detector
-    source = next((s for s in config.sources if s.topic == spec.topic), None)
-    limits = DecoderSettings(
-        default_entity=source.default_entity if source else None,
-        max_ahead_us=config.windows.max_ahead,
-        max_behind_us=config.windows.max_behind,
-        limits=config.limits,
-    )
+    detector, settings = spec.detector, DecoderSettings.of(spec.config, spec.topic)
     if detector is None:
-        return limits
+        return settings
     known = {name: i for i, name in enumerate(detector.sensors)} if detector.kind == "sensors" else None
     return replace(
-        limits,
+        settings,
         kind="tokens" if detector.windows.counted else "sensors",
         sensors=known,
         vocabulary=detector.vocabulary or None,

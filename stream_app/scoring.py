@@ -15,6 +15,7 @@ import numpy as np
 from models.detector import Detector, Frames, Scored, SensorPart
 from models.scenes import I32, I64, Bool, Scenes, select
 from stream_app.keys import Keys, Row
+from stream_app.records.refusals import Reason
 
 STAGE = "scoring"
 COLUMNS = ("score", "parts", "cluster", "membership_probability", "embedding")
@@ -25,7 +26,7 @@ class Refused:
     """A window that got no score; it travels to the dead letter topic as the offsets of its records."""
 
     window: int  # its row in the scenes
-    reason: str  # "score_failed" or "nonfinite_score"
+    reason: Reason
     detail: str
 
 
@@ -64,7 +65,7 @@ class Scoring:
         fine = np.isfinite(scored.score)
         poisoned = np.isin(given.slots, scenes.entity[~fine])
         self.keys[STAGE][given.slots] = np.where(poisoned, given.rows, scored.carry)
-        refused = [Refused(int(i), "nonfinite_score", f"score {scored.score[i]}") for i in np.flatnonzero(~fine)]
+        refused = [Refused(int(i), Reason.NONFINITE_SCORE, f"score {scored.score[i]}") for i in np.flatnonzero(~fine)]
         return (scored if fine.all() else keep(scored, fine)), np.flatnonzero(fine), refused
 
     def _score(self, scenes: Scenes) -> Told:
@@ -79,7 +80,7 @@ class Scoring:
             try:
                 scored, row, problems = self._score(select(scenes, np.array([i])))
             except Exception as problem:
-                refused.append(Refused(i, "score_failed", f"{type(problem).__name__}: {problem}"[:200]))
+                refused.append(Refused(i, Reason.SCORE_FAILED, f"{type(problem).__name__}: {problem}"[:200]))
             else:
                 done, rows = [*done, scored], np.append(rows, row + i)
                 refused += [replace(p, window=i) for p in problems]

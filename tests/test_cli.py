@@ -160,6 +160,7 @@ def test_a_wrong_option_is_a_usage_error() -> None:
         ("--budget", ("train", "--input", "x", "--out", "{new}", "--budget", "soon")),
         ("--device", ("train", "--input", "x", "--out", "{new}", "--device", "abacus")),
         ("is no time", ("train", "--input", "x", "--out", "{new}", "--from", "yesterday")),
+        ("is no time", ("train", "--input", "x", "--out", "{new}", "--to", "inf")),
         ("not earlier", ("train", "--input", "x", "--out", "{new}", "--from", "2026-02-01", "--to", "2026-01-01")),
         ("is no bundle", ("train", "--input", "x", "--out", "{used}")),
         ("--topic", ("topics", "create")),
@@ -187,6 +188,14 @@ def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
 )
 def test_a_missing_file_is_a_configuration_error(tmp_path: Path, command: tuple[str, ...]) -> None:
     refused(3, "", *(word.format(out=tmp_path / "new") for word in command), tmp_path / "none.parquet")
+
+
+def test_an_output_that_cannot_be_written_is_a_configuration_error(tmp_path: Path) -> None:
+    file, scores = tmp_path / "letters.txt", tmp_path / "scores.csv"
+    file.write_text("dear")
+    scores.write_text("t,score\n1,0.5\n2,0.6\n")
+    refused(3, "No such file", "tail", "--input", scores, "--out", tmp_path / "none" / "judged.parquet")
+    refused(3, "is no folder", "train", "--input", scores, "--out", file / "bundle")
 
 
 def test_a_file_without_samples_trains_nothing(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app.config import Limits
+from stream_app.config import Limits, parse
+from stream_app.pipeline import Pipeline, PipelineSpec
 from stream_app.records.decoder import Decoder, DecoderSettings, Reason
 from tests.records_rig import ARROW_HEADERS, CLOCK_US, T_MS, arrow, batch, decode, keys, one, without
+from training.topic_reading import _Partition
 
 # Refusals
 
@@ -207,6 +209,16 @@ def test_kafka_timestamps_in_another_unit_move_no_clock_and_let_nothing_beyond_t
     assert decoder.clock_us == -1
     after = decoder.decode(batch(one(), one(t=T_MS + 3_600_001), clock_us=CLOCK_US))
     assert [letter.reason for letter in after.dead_letters] == ["time_ahead"]
+
+
+def test_what_a_configuration_says_of_a_source_is_said_to_who_trains_and_to_who_judges() -> None:
+    windows = {"max_ahead": "2h", "max_behind": "70d"}
+    config = parse({"sources": [{"topic": "s", "default_entity": "e"}], "windows": windows, "limits": {"tokens": 7}})
+    settings = DecoderSettings.of(config, "s")
+    assert (settings.default_entity, settings.limits.tokens) == ("e", 7)
+    assert (settings.max_ahead_us, settings.max_behind_us) == (2 * 3_600_000_000, 70 * 86_400_000_000)
+    assert Pipeline(PipelineSpec(config, topic="s")).decoder._settings == settings
+    assert _Partition("s", config, None).decoder._settings == settings
 
 
 def test_however_far_settings_let_times_go_they_stay_dates() -> None:

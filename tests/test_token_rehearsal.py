@@ -15,7 +15,7 @@ from models.token_bundle import open_bundle
 from models.tokens import TokenDetector
 from stream_app.config import parse
 from training.fit_tokens import TokenTraining, Trained, fit
-from training.gates import Trial, figures, held_out
+from training.gates import Trial, figures, held_out, judged
 from training.token_rehearsal import TOKENS_MAX, Start, sample_of, stored
 from training.token_sessions import Sessions, by_frequency, sessions_of
 
@@ -114,3 +114,15 @@ def test_windows_of_sessions_that_end_at_one_time_are_told_apart_when_two_bundle
     assert len(np.unique(np.stack([windows.entity, windows.end_us]), axis=1).T) < len(windows)
     assert found.windows > 0
     assert found.agreement == 1.0
+
+
+def test_a_candidate_is_judged_on_tokens_in_the_order_in_which_they_came_whatever_their_times_say(old: Trained) -> None:
+    """As the stream reads them. In order of time they would be other sequences."""
+    detector, config = open_bundle(old.bundle), parse({"sources": [{"topic": "t"}]})
+    data = dataset(usual(2, 12))
+    unsteady = replace(data, t_us=data.t_us - np.random.default_rng(0).integers(0, 9_000, len(data)))
+    assert (np.diff(unsteady.t_us) < 0).any()
+    even, uneven = (judged(detector, Trial(config, given, (), ()), "test") for given in (data, unsteady))
+    np.testing.assert_array_equal(even.entity, uneven.entity)
+    np.testing.assert_array_equal(even.position, uneven.position)
+    np.testing.assert_array_equal(even.score, uneven.score)

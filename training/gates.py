@@ -26,6 +26,7 @@ from stream_app.opening import open_bundle
 from stream_app.pipeline import Pipeline, PipelineSpec, Result
 from stream_app.records.names import UNKNOWN_TOKEN
 from stream_app.samples import Samples
+from stream_app.windows.segments import running_max
 from training.dataset import Dataset
 
 HELD_OUT = "held out"
@@ -45,7 +46,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Said:
-    """What a detector says of the windows of a data set, in order of (entity, end)."""
+    """What a detector says of the windows of a data set, by entity, of an entity in order of closing."""
 
     entity: I32  # index in the data's entities
     start_us: I64
@@ -110,16 +111,20 @@ def judged(detector: Detector, trial: Trial, label: str) -> Said:
 
 
 def _samples(data: Dataset, detector: Detector, slots: I32) -> Iterator[Samples]:
-    """The samples that the detector knows, by time; the clock is their newest time."""
+    """The samples that the detector knows, by time, of an entity's tokens in the order in which they came; the clock is
+    their newest time."""
     if data.kind == "tokens":
         ids = np.full(max(data.vocabulary.values(), default=0) + 1, UNKNOWN_TOKEN)
         for word, i in data.vocabulary.items():
             ids[i] = detector.vocabulary.get(word, UNKNOWN_TOKEN)
         sensor, value = data.sensor, ids[data.value.astype(np.int64)].astype(np.float64)
+        never = np.full(len(data.entities), np.iinfo(np.int64).min)
+        came_us = np.maximum(data.t_us, running_max(data.t_us, data.entity.astype(np.int64), never))
     else:
+        came_us = data.t_us
         known = {name: i for i, name in enumerate(detector.sensors)}
         sensor, value = np.array([known.get(name, -1) for name in data.sensors], np.int32)[data.sensor], data.value
-    rows = np.argsort(data.t_us, kind="stable")
+    rows = np.argsort(came_us, kind="stable")
     rows = rows[sensor[rows] >= 0]
     for at in range(0, len(rows), BATCH):
         part = rows[at : at + BATCH]
@@ -130,7 +135,7 @@ def _samples(data: Dataset, detector: Detector, slots: I32) -> Iterator[Samples]
             t_us=data.t_us[part],
             value=value[part],
             offset=np.arange(at, at + n),
-            clock_us=data.t_us[part],
+            clock_us=came_us[part],
             seq=np.full(n, -1, np.int64),
             end=np.zeros(n, bool),
         )
@@ -146,7 +151,7 @@ def _said(results: Sequence[Result], slots: I32, detector: Detector, trial: Tria
     index = {int(slot): i for i, slot in enumerate(slots)}
     place = np.array([index.get(slot, -1) for slot in range(int(slots.max(initial=0)) + 1)], np.int32)
     entity, end_us = place[column(lambda p: p.scenes.entity, np.int32)], column(lambda p: p.scenes.end_us, np.int64)
-    order = np.lexsort((end_us, entity))
+    order = np.argsort(entity, kind="stable")
     start_us = column(lambda p: p.scenes.start_us, np.int64)
     alarm = column(lambda p: p.judged.alarm, bool)[order]
     entity, start_us, end_us = entity[order], start_us[order], end_us[order]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,10 +84,8 @@ def read(source: str, period: Period, config: Config | None) -> Reading:
 
 def time_us(text: str, option: str) -> int:
     """Microseconds of RFC 3339 text or epoch milliseconds. Raises UsageError."""
-    try:
+    with suppress(ValueError, OverflowError):  # NaN, infinite, or no number: no date either
         return round(float(text) * 1000)
-    except ValueError:
-        pass
     try:
         t = datetime.fromisoformat(text)
     except ValueError:

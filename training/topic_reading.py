@@ -77,9 +77,7 @@ class _Partition:
 
     def __init__(self, topic: str, config: Config, like: Detector | None) -> None:
         self._keys = Keys({STAGE: INGEST})
-        source = next((source for source in config.sources if source.topic == topic), None)
-        settings = DecoderSettings(default_entity=source.default_entity if source else None, limits=config.limits)
-        self.decoder = Decoder(settings, self._keys)
+        self.decoder = Decoder(DecoderSettings.of(config, topic), self._keys)
         self._windows = windows.of(config, like, self._keys) if like else None
         self._accepted = Accepted(like.windows.counted if like else False, self._keys.name)
         self.rows: list[Rows] = []

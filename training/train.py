@@ -5,6 +5,7 @@ In: a file or a topic. Out: a bundle and its report. Remembers: nothing.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from models.detector import Detector
 from stream_app import __version__
 from stream_app.config import load
 from stream_app.durations import duration_us
-from stream_app.errors import CheckFailed, TailraceError, UsageError
+from stream_app.errors import CheckFailed, ConfigurationError, TailraceError, UsageError
 from stream_app.opening import open_bundle
 from training.dataset import Dataset
 from training.making import Making, device_of, make
@@ -132,6 +133,9 @@ def budget_s(text: str | None) -> float | None:
 
 
 def _must_be_free(out: Path) -> None:
-    """A bundle may be replaced; anything else is somebody's."""
+    """A bundle may be replaced; anything else is somebody's. Where nothing can be written is better known before."""
     if out.exists() and not (out.is_dir() and ((out / MANIFEST).exists() or not any(out.iterdir()))):
         raise UsageError(f"{out} exists and is no bundle; name another folder")
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ConfigurationError(f"{out} can't be written: {there} is no folder that is open to you")

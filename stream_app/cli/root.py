@@ -27,6 +27,9 @@ from stream_app.errors import TailraceError, UsageError
 
 EXIT_CODES = "Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 broker unreachable, 5 check or gate failed"
 
+# Of a path that was given, as a rule of an output: it can't be made there, or is something else.
+_PATHS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
 # As they are met: a first look, running, training, looking into files, the rest.
 ORDER = ("demo", "broker", "topics", "train", "worker", "produce", "alerts", "status", "refit", "models", "detect")
 
@@ -74,6 +77,8 @@ def run(application: typer.Typer) -> NoReturn:
         code, sentence = problem.exit_code, str(problem)
     except KeyboardInterrupt:
         code, sentence = 130, "interrupted"
+    except _PATHS as problem:
+        code, sentence = 3, f"{problem.filename or 'a file'}: {problem.strerror or problem}"
     except MemoryError:
         code, sentence = 1, "not enough memory for this input; give it in parts"
     except Exception as problem:

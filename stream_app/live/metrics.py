@@ -17,6 +17,7 @@ from models.scenes import F64
 from stream_app.judging import AlarmRate, ScoredWindows
 from stream_app.ledger import Accounting
 from stream_app.pipeline import Result
+from stream_app.records.refusals import Reason
 from stream_app.samples import RawBatch
 from stream_app.shadow import Agreement
 
@@ -78,7 +79,7 @@ class Metrics:
             self.dead_letters.labels(str(letter.reason)).inc()
         for refused, *_ in result.refused:
             self.dead_letters.labels(refused.reason).inc()
-            self.nonfinite.inc(refused.reason == "nonfinite_score")
+            self.nonfinite.inc(refused.reason == Reason.NONFINITE_SCORE)
         for alert in result.alerts:
             self.alerts.labels(str(alert.status)).inc()
         self.e2e.observe(max(0.0, time.time() - float(records.clock_us[-1]) / 1e6))

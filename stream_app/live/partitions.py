@@ -195,8 +195,8 @@ class Partitions:
     async def _is_gap(self, tp: TopicPartition, held: Held, fetched: Fetched) -> bool:
         """Whether the records in between are gone for good. If not, they are asked for, and this batch is dropped."""
         first, _ = (await self.kafka.bounds([tp]))[tp]
-        if fetched.position == first > held.position:
-            tell_lost(tp, first - held.position, self.hosting.metrics)
+        if held.position < fetched.position <= first:  # which may have moved on since the batch was fetched
+            tell_lost(tp, fetched.position - held.position, self.hosting.metrics)
             return True
         log.info("batch out of turn", topic=tp.topic, partition=tp.partition, at=fetched.position, want=held.position)
         await self.kafka.seek_all({tp: held.position})

@@ -20,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 
 from models.scenes import I32, I64
-from stream_app.config import Limits
+from stream_app.config import Config, Limits
 from stream_app.keys import Keys
 from stream_app.records.forms import Forms, Kind, Part, parts_of
 from stream_app.records.json_forms import form_of, is_utf8, read_lines, read_record
@@ -57,6 +57,17 @@ class DecoderSettings:
     max_ahead_us: int = 3_600_000_000
     max_behind_us: int = 20 * 365 * 86_400_000_000
     limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def of(cls, config: Config, topic: str) -> DecoderSettings:
+        """What the configuration says of a source's records, whatever the detector."""
+        source = next((source for source in config.sources if source.topic == topic), None)
+        return cls(
+            default_entity=source.default_entity if source else None,
+            max_ahead_us=config.windows.max_ahead,
+            max_behind_us=config.windows.max_behind,
+            limits=config.limits,
+        )
 
 
 class Decoder:

@@ -51,8 +51,9 @@ class Reason(StrEnum):
     TIME_AHEAD = "time_ahead"
     TIME_BEHIND = "time_behind"
 
-    # Given by later stages.
+    # Given by later stages, of windows.
     NONFINITE_SCORE = "nonfinite_score"
+    SCORE_FAILED = "score_failed"
 
 
 class Refused(Exception):
