@@ -2,10 +2,11 @@
 
 In: reference points and queries. Out: for each query its k nearest references. Remembers: nothing.
 
-References lie in small cells, balls around centres, which halve and halve again along the direction of most variance.
-For a block of queries: (1) the cells of the nearest centres bound the k-th distance; (2) cells whose ball lies beyond
-the bound are left out; (3) in the rest a float32 product finds all references within the bound and its rounding;
-(4) only their distances are computed in float64. So values and order are those of float64, at the speed of a product.
+References lie in small cells, which halve and halve again along the direction of most variance. For a block of queries:
+(1) the cells of the nearest centres bound the k-th distance; (2) cells that begin beyond the bound are left out, as
+seen along the line from the query's own centre to theirs, or by the ball that holds them; (3) in the rest a float32
+product finds all references within the bound and its rounding; (4) only their distances are computed in float64. So
+values and order are those of float64, at the speed of a product.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import numpy as np
 from models.scenes import F32, F64, I64, Bool
 from models.threads import each
 
-CELL = 64  # references per cell at most: with more cells Python's calls cost more than the references left out save
-POWERS = 3  # steps towards the direction of most variance: it need not be it
+CELL = 96  # references per cell at most: with more cells Python's calls cost more than the references left out save
+CELLS = 1_024  # of which each knows how it lies to each: 8 MB; cells grow where references are more than so many hold
+POWERS = 10  # steps towards the direction of most variance: it need not be it
 HOMES = 2  # cells more than the k-th neighbour needs, to bound its distance
-QUERIES = 512  # per block, so that two threads share a thousand
+QUERIES = 1_024  # per block: products of few queries are slow
 PAIRS = 8_192  # of a query and a cell in one go: their products stay in cache
 AT_ONCE = 1 << 15  # float64 differences, for the same reason
-WIDE = 8  # times k: rows of more candidates are not sorted one by one
-ROUNDING = 1e-5  # of float32 products of centred points, relative to the squared lengths: 80 units in the last place
+WIDE = 256  # candidates: rows of more are not sorted one by one
+SLACK = 4e-5  # of float32 sums of centred points, relative to what is summed: 4 times what their products want
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class References:
     centred: F64  # [n, d] the points less their centre
     centre: F64  # [d]
     index: I64  # [cells, m] in the caller's order; -1 beyond a cell's size
-    turned: tuple[F32, ...]  # per cell [d + 1, m]: -2 x, and below it |x|^2, NaN beyond its size
-    centres: F32  # [d + 1, cells] of the balls: -2 c, and below it |c|^2
-    radii: F32  # [cells]
-    longest: F64  # [cells] the largest |x|^2
+    turned: tuple[F32, ...]  # per cell [d + 2, m]: -2 x, below it |x|^2 and one, NaN beyond its size
+    centres: F32  # [d + 2, cells] the same of the cells' centres c
+    gap: F32  # [cells i, cells j] 2 |c_i - c_j|
+    margin: F32  # [cells i, cells j] |x - c_i|^2 - |x - c_j|^2 of the references x in cell j, at least
+    balls: F32  # [3, cells] for the ball around each cell: one, its radius and its square
     smallest: int  # points in a cell at least
 
 
@@ -47,20 +50,16 @@ def references(points: F64) -> References:
     points = np.ascontiguousarray(points, np.float64)
     centre = points.mean(0)
     x = points - centre
-    cells = list(_halved(x))
+    cells = list(_halved(x, max(CELL, -(-len(x) // CELLS))))
     size = max(map(len, cells))
-    index = np.stack([np.pad(own, (0, size - len(own)), constant_values=-1) for own in cells])
     centres = np.stack([x[own].mean(0) for own in cells])
-    radii = [np.sqrt(((x[own] - c) ** 2).sum(1).max()) for own, c in zip(cells, centres, strict=True)]
-    squares = (x**2).sum(1)
     return References(
         x,
         centre,
-        index,
+        np.stack([np.pad(own, (0, size - len(own)), constant_values=-1) for own in cells]),
         tuple(_turned(x[own], size) for own in cells),
-        _turned(centres, len(centres)),
-        (np.array(radii) * (1 + 1e-6)).astype(np.float32),
-        np.array([squares[own].max() for own in cells]),
+        _turned(centres, len(cells)),
+        *_borders(x, cells, centres),
         min(map(len, cells)),
     )
 
@@ -89,21 +88,25 @@ def mean_distance(refs: References, queries: F64 | F32, k: int = 3) -> F64:
 
 def _block(refs: References, x: F64, k: int) -> tuple[F64, I64]:
     """`nearest` of one block of centred queries [q, d]."""
-    product = np.concatenate([x, np.ones((len(x), 1))], 1).astype(np.float32)
-    length = np.einsum("ij,ij->i", x, x)
+    n, length = len(x), np.einsum("ij,ij->i", x, x)
+    product = np.concatenate([x, np.ones((n, 1)), np.zeros((n, 1))], 1).astype(np.float32)
     away = product @ refs.centres  # [q, cells]: |query - centre|^2 - |query|^2
     homes = _homes(away, min(len(refs.turned), HOMES + (k - 1) // refs.smallest))
     order = np.argsort(homes.ravel(), kind="stable")
-    pairs = homes.ravel()[order], order % len(x)
+    pairs = homes.ravel()[order], order % n
     near = _products(refs, product, pairs)
-    bound = _kth(near, order, len(homes), k) + ROUNDING * (length + refs.longest[homes].max(0))
-    found = [_within(refs, near, pairs, (bound, length))]
-    visited = _reached(refs, away, (bound, length))
-    visited[np.arange(len(x)), homes] = False
-    cell, row = np.nonzero(np.ascontiguousarray(visited.T))
+    limit, reach = _bound(_kth(near, order, len(homes), k), length)
+    product[:, -1] = -limit  # so that products tell by how much they are above it
+    near += product[pairs[1], -1:]
+    found = [_within(refs, near, pairs)]
+    visited = _reached(refs, away, homes[0], (length, reach))
+    visited[np.arange(n), homes] = False
+    row, cell = np.divmod(np.flatnonzero(visited), len(refs.turned))
+    order = np.argsort(cell.astype(np.uint16), kind="stable")
+    cell, row = cell[order], row[order]
     for at in range(0, len(cell), PAIRS):
         pairs = cell[at : at + PAIRS], row[at : at + PAIRS]
-        found.append(_within(refs, _products(refs, product, pairs), pairs, (bound, length)))
+        found.append(_within(refs, _products(refs, product, pairs), pairs))
     return _best(refs.centred, x, (np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])), k)
 
 
@@ -118,12 +121,14 @@ def _homes(away: F32, n: int) -> I64:
 
 
 def _products(refs: References, product: F32, pairs: tuple[I64, I64]) -> F32:
-    """|query - reference|^2 - |query|^2 of all references of each pair's cell. pairs: cell, ascending, and query."""
+    """|query - reference|^2 - |query|^2, less the query's limit, of all references of each pair's cell. [pairs, m]
+
+    pairs: cell, ascending, and query.
+    """
     cell, row = pairs
     out = np.empty((len(cell), refs.index.shape[1]), np.float32)
-    edge = np.flatnonzero(np.diff(cell, prepend=-1, append=-1)).tolist()
-    which = cell[edge[:-1]].tolist()
-    for c, begin, end in zip(which, edge, edge[1:], strict=False):  # over cells
+    edge = [0, *(np.flatnonzero(cell[1:] != cell[:-1]) + 1).tolist(), len(cell)]
+    for c, begin, end in zip(cell[edge[:-1]].tolist(), edge, edge[1:], strict=False):  # over cells
         np.dot(product.take(row[begin:end], 0), refs.turned[c], out=out[begin:end])
     return out
 
@@ -137,23 +142,37 @@ def _kth(near: F32, order: I64, homes: int, k: int) -> F64:
     return table[:, k - 1].astype(np.float64)
 
 
-def _within(refs: References, squared: F32, pairs: tuple[I64, I64], limits: tuple[F64, F64]) -> tuple[I64, I64]:
-    """Query and reference of all products [pairs, m] within their query's bound. limits: bound, |query|^2. [q]"""
-    (cell, row), (bound, length) = pairs, limits
-    limit = bound[row] + ROUNDING * (length[row] + refs.longest[cell])
-    pair, place = np.divmod(np.flatnonzero(squared <= limit.astype(np.float32)[:, None]), squared.shape[1])
+def _bound(kth: F64, length: F64) -> tuple[F64, F64]:
+    """No product above the limit, and no reference beyond the distance, is among the k nearest. [q]
+
+    kth: of products; length: |query|^2. A reference x so near has |x|^2 <= 2 |query|^2 + 2 distance^2, and products
+    are as exact as their summands are long.
+    """
+    squared = np.maximum(kth + (1 + SLACK) * length, 0) * (1 + SLACK)
+    return squared - length + SLACK * (squared + length), np.sqrt(squared)
+
+
+def _within(refs: References, above: F32, pairs: tuple[I64, I64]) -> tuple[I64, I64]:
+    """Query and reference of all products [pairs, m] that are not above their query's limit."""
+    cell, row = pairs
+    pair, place = np.divmod(np.flatnonzero(above <= 0), above.shape[1])
     return row[pair], refs.index[cell[pair], place]
 
 
-def _reached(refs: References, away: F32, limits: tuple[F64, F64]) -> Bool:
-    """Which cells' balls the bounds reach. [q, cells]"""
-    bound, length = limits
-    reach = np.sqrt(np.maximum(bound + (1 + ROUNDING) * length, 0)).astype(np.float32)
-    most = reach[:, None] + refs.radii
-    most *= most
-    most += (ROUNDING * refs.longest).astype(np.float32)
-    most -= ((1 - ROUNDING) * length).astype(np.float32)[:, None]
-    return away <= most
+def _reached(refs: References, away: F32, home: I64, limits: tuple[F64, F64]) -> Bool:
+    """Which cells may hold a reference within reach. limits: |query|^2 and reach. [q, cells]
+
+    On the way to such a reference, |x - c_home|^2 - |x - c|^2 rises by no more than the gap times the reach.
+    """
+    length, reach = limits
+    most = refs.gap.take(home, 0)
+    most *= (reach * (1 + SLACK)).astype(np.float32)[:, None]
+    most -= refs.margin.take(home, 0)
+    most += (away[np.arange(len(home)), home] + SLACK * length).astype(np.float32)[:, None]
+    reached: Bool = away <= most
+    ball = np.stack([(1 + SLACK) * reach**2 - (1 - SLACK) * length, 2 * reach, np.ones(len(reach))], 1)
+    reached &= away <= ball.astype(np.float32) @ refs.balls
+    return reached
 
 
 def _best(centred: F64, x: F64, pairs: tuple[I64, I64], k: int) -> tuple[F64, I64]:
@@ -176,7 +195,7 @@ def _smallest(squared: F64, row: I64, n: int, k: int) -> I64 | None:
     """The k smallest of each row, in order [n, k], by sorting short rows. None: a row is long, or some are equal."""
     count = np.bincount(row, minlength=n)
     width = int(count.max(initial=0))
-    if width > WIDE * k:
+    if width > WIDE:
         return None
     order = np.argsort(row.astype(np.uint16), kind="stable")  # short integers are sorted by radix
     first, table = np.cumsum(count) - count, np.full((n, width + 1), np.inf)
@@ -190,17 +209,31 @@ def _smallest(squared: F64, row: I64, n: int, k: int) -> I64 | None:
 
 
 def _turned(x: F64, size: int) -> F32:
-    """-2 x and below it |x|^2, a column per point, with columns of NaN up to a size: no limit admits them."""
-    turned = np.concatenate([-2 * x.T, (x**2).sum(1)[None]])
+    """-2 x, below it |x|^2 and one, a column per point, with columns of NaN up to a size: no limit admits them."""
+    turned = np.concatenate([-2 * x.T, (x**2).sum(1)[None], np.ones((1, len(x)))])
     return np.ascontiguousarray(np.pad(turned, ((0, 0), (0, size - len(x))), constant_values=np.nan), np.float32)
 
 
-def _halved(x: F64) -> Iterator[I64]:
-    """Points [n, d] in cells of at most CELL, of sizes that hardly differ."""
+def _borders(x: F64, cells: list[I64], centres: F64) -> tuple[F32, F32, F32]:
+    """`gap`, `margin` and `balls`, with the slack of all that is compared with them."""
+    square = (centres**2).sum(1)
+    gap = 2 * np.sqrt(np.maximum(square[:, None] + square - 2 * centres @ centres.T, 0))
+    margin, radius = np.empty_like(gap), np.empty(len(cells))
+    for j, own in enumerate(cells):
+        along = 2 * x[own] @ centres.T
+        margin[:, j] = (along[:, j, None] - along).min(0) + square - square[j]
+        radius[j] = np.sqrt(((x[own] - centres[j]) ** 2).sum(1).max()) * (1 + SLACK)
+    margin -= SLACK * (np.abs(margin) + square[:, None] + square)
+    balls = np.stack([np.ones(len(cells)), radius, radius**2 + SLACK * square])
+    return gap.astype(np.float32), margin.astype(np.float32), balls.astype(np.float32)
+
+
+def _halved(x: F64, size: int) -> Iterator[I64]:
+    """Points [n, d] in cells of at most a size, all of nearly the same."""
     waiting = [np.arange(len(x))]
     while waiting:  # once per cell, at preparation only
         own = waiting.pop()
-        if len(own) <= CELL:
+        if len(own) <= size:
             yield own
             continue
         gap = x[own] - x[own].mean(0)
@@ -208,7 +241,7 @@ def _halved(x: F64) -> Iterator[I64]:
         for _ in range(POWERS):
             axis = (gap @ axis) @ gap
             axis /= max(float(np.linalg.norm(axis)), 1e-300)
-        cells = -(-len(own) // CELL)
+        cells = -(-len(own) // size)
         left = cells // 2 * len(own) // cells
         order = np.argpartition(gap @ axis, left)
         waiting += [own[order[left:]], own[order[:left]]]
