@@ -1,6 +1,7 @@
 """`tailrace bench placement`: points placed among known behaviours per second, beside the library they came from.
 
-In: nothing. Out: the benchmark's figures, or a refusal where one point is placed otherwise. Remembers: nothing.
+In: nothing. Out: the benchmark's figures, or a refusal where one point is placed otherwise. Remembers: nothing. The clock
+is that of the processor, all threads together, so that what else the machine does counts for neither.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Placing = Callable[[F64], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
 
 
 def run() -> dict[str, Any]:
-    """Points per second in batches of 1,000, and how many times those of `hdbscan.approximate_predict`."""
+    """Points per second of processor time, in batches of 1,000, and the ratio to `hdbscan.approximate_predict`'s."""
     ratios, runs, ours = {}, dict[str, Any](), 0.0
     for width in WIDTHS:
         found = _measure(width)
@@ -70,10 +71,10 @@ def _points(width: int) -> tuple[F64, F64]:
 
 
 def _timed(placing: Placing, batches: F64) -> tuple[float, F64]:
-    """Points per second, and labels and probabilities [point, 2]."""
-    began = time.perf_counter()
+    """Points per second of processor time, and labels and probabilities [point, 2]."""
+    began = time.process_time()
     said = [placing(batch) for batch in batches]
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     return BATCH * len(batches) / took, np.concatenate([np.column_stack(part) for part in said]).astype(np.float64)
 
 
