@@ -1,7 +1,7 @@
 """`tailrace bench placement`: points placed among known behaviours per second, beside the library they came from.
 
-In: nothing. Out: the benchmark's figures, or a refusal where one point is placed otherwise. Remembers: nothing. The clock
-is that of the processor, all threads together, so that what else the machine does counts for neither.
+In: nothing. Out: the benchmark's figures, or a refusal where one point is placed otherwise. Remembers: nothing.
+The clock is that of the processor, all threads together, so that what else the machine does counts for neither.
 """
 
 from __future__ import annotations
