@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
 
 from models.clusters import METHODS, ClustersProblem, place, prepare, read_clusters, write_clusters
-from training.cluster_labels import calibrate_membership, names_of, pseudo_labels, purities
+from training.cluster_labels import calibrate_membership, pseudo_labels, purities
 from training.cluster_picture import picture
 from training.cluster_scores import against, silhouette, stability
 from training.clusters import Wish, all_methods, compare, fit_clusters
@@ -121,7 +121,6 @@ def test_pseudo_labels_keep_pure_clusters_and_firm_points() -> None:
     membership = np.array([0.9, 0.2, 0.8, 1.0, 1.0, 0.0])
     purity = purities(cluster, label)
     assert [(p.cluster, p.n, p.label, p.purity) for p in purity] == [(0, 3, "a", 1.0), (1, 2, "a", 0.5)]
-    assert names_of(purity, 0.6) == {0: "a"}
     made = pseudo_labels(cluster, membership, purity)
     assert made.label == ["a", "a", "a", "a", "a", ""]
     assert made.kept.tolist() == [True, False, True, False, False, False]
