@@ -7,7 +7,6 @@ nothing that is not in Kafka; a worker may be killed at any moment.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import resource
 import signal
@@ -20,7 +19,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from models.detector import Detector
-from models.memory import keep_freed_memory
+from models.memory import keep_freed_memory, seek_garbage_seldom
 from stream_app.config import Config, Worker
 from stream_app.errors import ConfigurationError, TailraceError
 from stream_app.live import preflight
@@ -46,8 +45,6 @@ log = structlog.get_logger("worker")
 _STOP_S = 8.0
 # Where checkpoints take long they come less often, so that they never take more than a sixth of the time.
 _WORK_PER_CHECKPOINT = 5
-# Records live until their batch is done: looking for garbage after every 700 of them, as is usual, finds none.
-_GARBAGE_AFTER = 50_000
 
 
 async def run_worker(
@@ -115,9 +112,7 @@ def _build(config: Config, plan: Plan, partitions: Partitions) -> WorkerApp:
 async def _run(app: WorkerApp, partitions: Partitions, stop: _Signals, watchdog: Watchdog) -> None:
     """Until there is a reason to end; raises it where it is a problem."""
     keep_freed_memory()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GARBAGE_AFTER, 20, 20)
+    seek_garbage_seldom()
     starting = asyncio.ensure_future(app.start())
     partitions.attach(lambda: app.consumer.kafka)
     tasks = [

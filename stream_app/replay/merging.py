@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stream_app.files.results import repeating
 from stream_app.replay.parts import DRIFT, EMBEDDINGS
 
 TABLES = ("scores.parquet", "frames.parquet", "entities.parquet", EMBEDDINGS)
@@ -41,7 +42,8 @@ def merge(parts: Sequence[Path], out: Path) -> None:
 
 def _tables(files: Sequence[Path], target: Path) -> None:
     """End to end, a row group at a time."""
-    with pq.ParquetWriter(target, pq.read_schema(files[0])) as writer:
+    schema = pq.read_schema(files[0])
+    with pq.ParquetWriter(target, schema, use_dictionary=repeating(schema)) as writer:
         for table in _groups(files):
             writer.write_table(table)
 

@@ -212,12 +212,12 @@ class _Sample:
         if result.windows is None:
             return
         n = len(result.windows.entities)
+        while self._seen + n > self._every * EMBEDDINGS_MAX:
+            self._every *= 2
+            self._kept = [(i, row) for i, row in self._kept if i % self._every == 0]
         at = np.arange(-self._seen % self._every, n, self._every)
         self._kept += [(self._seen + int(i), row) for i, row in zip(at, _rows(result.windows, at), strict=True)]
         self._seen += n
-        while len(self._kept) > EMBEDDINGS_MAX:
-            self._every *= 2
-            self._kept = [(i, row) for i, row in self._kept if i % self._every == 0]
 
     def write(self) -> None:
         rows = [row for _, row in self._kept]

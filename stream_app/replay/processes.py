@@ -100,7 +100,7 @@ def main(shared: Shared) -> NoReturn:
     """Does the parts that come on standard input, until it ends."""
     from models import threads
     from models.detector import Detector
-    from models.memory import keep_freed_memory
+    from models.memory import keep_freed_memory, seek_garbage_seldom
     from stream_app.cli.connection import connection
     from stream_app.files.arrow_alone import load_arrow_alone
     from stream_app.opening import open_bundle
@@ -109,6 +109,7 @@ def main(shared: Shared) -> NoReturn:
 
     load_arrow_alone()
     keep_freed_memory()
+    seek_garbage_seldom()
     threads.allow(max(1, threads.cores() // shared.processes))
     folder = Path(shared.folder)
     config = of_topic(connection(Path(shared.config) if shared.config else None, shared.brokers), shared.topic)
