@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from aiokafka import TopicPartition
 from killed_replays import STEPS
 from live import ROOT, START_MS, produce, stream
 from models_rig import bundle
@@ -28,6 +30,8 @@ from models.scenes import Scenes
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.config import Config, parse
 from stream_app.errors import ConfigurationError, UsageError
+from stream_app.live.topic_batches import consumer_of
+from stream_app.replay import reading
 from stream_app.replay.bundles import Named
 from stream_app.replay.ranges import ALL_MS, Range, moment_ms, starts_of
 from stream_app.replay.run import Order, Replayed, replay_here
@@ -84,6 +88,24 @@ def test_a_range_of_offsets_reports_these_records_and_no_others(
     done = replayed(settings(kafka, topic), span, tmp_path / "out")
     assert done.records == 50
     assert done.plan.warm_up_records == 10
+
+
+@pytest.mark.kafka
+def test_who_has_read_to_the_end_of_a_range_asks_for_nothing_beyond_it(
+    kafka: KafkaCluster, new_topic: Callable[..., str]
+) -> None:
+    topic = new_topic("samples", 2)
+    produce(kafka.bootstrap, topic, stream(100), 2)
+    tps, found = [TopicPartition(topic, i) for i in range(2)], []
+
+    async def read() -> None:
+        async with consumer_of(settings(kafka, topic)) as consumer:
+            for tp in tps * 2:
+                found.append(sum([len(batch) async for batch in reading.records(consumer, tp, 3, 40)]))
+                assert consumer.paused() == {tp}  # the next to read would wait for the answer
+
+    asyncio.run(read())
+    assert found == [37] * 4
 
 
 class Stopping(PlainDetector):
