@@ -37,10 +37,8 @@ async def records(consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int, en
         if fetched is None:
             continue
         position = fetched.next_position
-        if (
-            position >= end
-        ):  # else the broker is asked for what comes after, and whoever reads next waits for its answer
-            consumer.pause(tp)
+        if position >= end:
+            consumer.pause(tp)  # or the broker is asked for what comes after, and who reads next waits for its answer
         part = _below(fetched.records, end)
         waiting, n = [*waiting, part], n + len(part)
         if n >= BATCH:
