@@ -78,11 +78,12 @@ def alerts(
 
 
 def control(messages: Iterable[Message], detector: str) -> list[Interval]:
-    """Pauses and calendars. One that gives no end lasts until it is closed, or still."""
+    """Pauses and calendars. One that gives no end lasts until it is closed, or still; a pause that gives one is over
+    before, if learning is resumed before."""
     done: list[Interval] = []
     open_since: dict[tuple[str, str], int] = {}
     for t_us, body in _read(messages, detector):
-        command, entity = body.get("command"), str(body.get("entity") or "")
+        command, entity = str(body.get("command")), str(body.get("entity") or "")
         start_us = moment_us(body.get("start"))
         at_us = t_us if start_us is None else start_us
         if command in _OPENS:
@@ -96,6 +97,8 @@ def control(messages: Iterable[Message], detector: str) -> list[Interval]:
             until = moment_us(body.get("end")) or at_us
             if since is not None and until > since:
                 done.append(Interval(entity, since, until, _CLOSES[command]))
+            if _CLOSES[command] == PAUSE:
+                done = [_resumed(one, entity, until) for one in done]
     return done + [Interval(entity, since, FOREVER_US, why) for (why, entity), since in open_since.items()]
 
 
@@ -158,6 +161,12 @@ def moment_us(text: Any) -> int | None:
 def _after_drift(alert: Mapping[str, Any], found: Interval, drifted: Drifted) -> bool:
     moments = (drifted.get((entity, str(alert.get("bundle")))) for entity in ("", found.entity))
     return any(at_us is not None and found.end_us > at_us for at_us in moments)
+
+
+def _resumed(one: Interval, entity: str, at_us: int) -> Interval:
+    """The interval, which ends there if it is a pause of the entity that has begun."""
+    paused = (one.why, one.entity) == (PAUSE, entity) and one.start_us < at_us < one.end_us
+    return replace(one, end_us=at_us) if paused else one
 
 
 def _touch(a: Interval, b: Interval) -> bool:

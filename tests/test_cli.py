@@ -18,6 +18,7 @@ import pytest
 import typer
 from typer.main import get_command
 
+from stream_app.cli.alert_lines import line
 from stream_app.cli.root import run
 from training.cli import app
 
@@ -280,6 +281,22 @@ def test_the_unexpected_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch, capsy
     assert (
         capsys.readouterr().err == "tailrace: unexpected ZeroDivisionError: by nothing; TAILRACE_DEBUG=1 shows where\n"
     )
+
+
+@pytest.mark.parametrize(
+    "alert",
+    [
+        {},
+        {"sensors": {"a": 1}},
+        {"sensors": [1]},
+        {"sensors": [{"sensor": "a", "contribution": None}]},
+        {"sensors": [{"contribution": 0.5, "actual": "x", "expected": [1]}], "entity": None},
+        {"detected_at": 1e300, "anomaly_score": "high"},
+    ],
+    ids=str,
+)
+def test_whatever_lies_on_the_topic_of_alerts_is_one_line(alert: dict[str, object]) -> None:
+    assert "\n" not in line(alert)
 
 
 def test_which_dead_letters_are_meant_follows_from_the_configuration_where_it_has_one_source(config: Path) -> None:

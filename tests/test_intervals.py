@@ -61,6 +61,23 @@ def test_a_pause_lasts_until_learning_is_resumed() -> None:
     assert got == [Interval("p1", 100 * S, 200 * S, "pause")]
 
 
+def test_a_pause_that_gives_its_end_is_over_when_learning_is_resumed_before() -> None:
+    def paused(start: int, end: int) -> Message:
+        return message(0, command="pause_learning", start=start, end=end)
+
+    resumed = message(200, command="resume_learning")
+    assert control([paused(100, 300), resumed], "pump") == [Interval("p1", 100 * S, 200 * S, "pause")]
+    for start, end in ((100, 150), (250, 300)):  # it was over already, or had not begun
+        assert control([paused(start, end), resumed], "pump") == [Interval("p1", start * S, end * S, "pause")]
+
+
+def test_an_order_that_is_no_text_says_nothing_and_silences_none() -> None:
+    """It would have kept every worker from starting, and those that run from hearing what comes after."""
+    odd = [message(5, command=["pause_learning"]), message(6, command={"a": 1}), message(7, command=None)]
+    given = message(8, command="open_calendar")
+    assert control([*odd, given], "pump") == [Interval("p1", 8 * S, FOREVER_US, "calendar")]
+
+
 def test_a_calendar_that_gives_no_end_is_open_still() -> None:
     got = control([message(100, command="open_calendar", entity=None, start=50)], "pump")
     assert got == [Interval("", 50 * S, FOREVER_US, "calendar")]

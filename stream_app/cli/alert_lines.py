@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,7 +63,8 @@ def line(alert: dict[str, Any]) -> str:
 def time_text(t: Any) -> str:
     """RFC 3339 of a time as it stands in an alert: such a text already, or epoch milliseconds."""
     if isinstance(t, int | float):
-        return datetime.fromtimestamp(t / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        with suppress(OverflowError, ValueError, OSError):  # no calendar has it
+            return datetime.fromtimestamp(t / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return str(t)
 
 
@@ -83,11 +85,12 @@ def _alert(value: bytes | None) -> dict[str, Any] | None:
 
 def _sensors(alert: dict[str, Any]) -> str:
     """The sensor that contributes most, with what it showed and what was expected."""
-    sensors = alert.get("sensors") or []
-    if not sensors:
+    sensors = alert.get("sensors")
+    first = sensors[0] if isinstance(sensors, list) and sensors else None
+    if not isinstance(first, dict):
         return ""
-    first = sensors[0]
-    text = f" in {first.get('sensor')} ({first.get('contribution', 0):.0%})"
+    share, text = first.get("contribution"), f" in {first.get('sensor')}"
+    text += f" ({share:.0%})" if isinstance(share, int | float) else ""
     if first.get("actual") is not None and first.get("expected") is not None:
         text += f", {_number(first['actual'])} where {_number(first['expected'])} was expected"
     return text

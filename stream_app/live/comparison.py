@@ -10,13 +10,13 @@ from typing import Any
 
 from stream_app.config import Config, Gates
 from stream_app.intervals import body_of
+from stream_app.live.preflight import shadow_topic
 from stream_app.live.security import security_settings
 from stream_app.live.topic_batches import batches_between, consumer_of, partitions_of
 from stream_app.live.topics import partition_counts
 from stream_app.model_store.gate import most_episodes
 from stream_app.model_store.pointers import Check, Gate
 
-SHADOW = "-shadow"  # what is added to the name of a topic
 Window = tuple[str, str]  # entity, end
 
 
@@ -34,9 +34,9 @@ class Compared:
 async def compare(config: Config, digest: str, since_ms: int, risk: float) -> Compared:
     """digest: of the shadow. Raises BrokerUnreachable, ConfigurationError where scores are not published."""
     assert config.topics.scores is not None
-    own = _windows(await _since(config, config.topics.scores + SHADOW, since_ms), digest)
+    own = _windows(await _since(config, shadow_topic(config.topics.scores), since_ms), digest)
     other = _windows(await _since(config, config.topics.scores, since_ms), None)
-    alerts = await _since(config, config.topics.alerts + SHADOW, since_ms)
+    alerts = await _since(config, shadow_topic(config.topics.alerts), since_ms)
     opened = {a["alert_id"] for a in alerts if a.get("bundle") == digest and a.get("status") == "open"}
     both = own.keys() & other.keys()
     normal = [window for window in both if not other[window]]

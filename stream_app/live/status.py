@@ -16,7 +16,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from stream_app.checkpoint import read_progress
 from stream_app.config import Config
-from stream_app.errors import BrokerUnreachable
+from stream_app.errors import BrokerUnreachable, ConfigurationError
 from stream_app.ledger import Accounting
 from stream_app.live.security import client_settings
 
@@ -24,7 +24,8 @@ from stream_app.live.security import client_settings
 def status(config: Config) -> dict[str, Any]:
     """{"partitions": [{"topic", "partition", "offset", "lag", "accounting"}]}; an offset of None was never committed.
 
-    It runs in a thread and loop of its own. Raises BrokerUnreachable.
+    It runs in a thread and loop of its own. Raises BrokerUnreachable, and ConfigurationError for a source that is not
+    there.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(lambda: asyncio.run(_status(config))).result()
@@ -38,9 +39,9 @@ async def _status(config: Config) -> dict[str, Any]:
         await consumer.start()
         commits = await admin.list_consumer_group_offsets(config.group_id)
         counts = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
-        partitions = [
-            TopicPartition(source.topic, i) for source in config.sources for i in range(counts.get(source.topic, 0))
-        ]
+        if missing := [source.topic for source in config.sources if source.topic not in counts]:
+            raise ConfigurationError(f"{', '.join(missing)} not found on {config.brokers}: there is nothing to tell of")
+        partitions = [TopicPartition(source.topic, i) for source in config.sources for i in range(counts[source.topic])]
         first, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
     except (TimeoutError, KafkaConnectionError, OSError) as problem:
         raise BrokerUnreachable(f"Kafka at {config.brokers} does not answer: {problem}") from problem

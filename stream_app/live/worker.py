@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from models.detector import Detector
 from models.memory import keep_freed_memory, seek_garbage_seldom
@@ -33,7 +33,9 @@ from stream_app.live.partitions import Partitions
 from stream_app.live.preflight import Plan
 from stream_app.live.publish import Publisher
 from stream_app.live.shadowing import Shadowing
+from stream_app.live.topic_batches import consumer_of
 from stream_app.live.watchdog import TICK_S, Alive, Watchdog
+from stream_app.model_store.topic import reaching
 
 if TYPE_CHECKING:
     from stream_app.live.app import WorkerApp
@@ -189,13 +191,9 @@ async def _crashed(app: WorkerApp) -> None:
 
 async def _ends(config: Config, plan: Plan) -> dict[TopicPartition, int]:
     """Where every source partition ends now."""
-    consumer = AIOKafkaConsumer(**plan.settings, isolation_level="read_committed")
-    await consumer.start()
-    try:
-        partitions = [TopicPartition(topic, i) for topic, n in plan.counts.items() for i in range(n)]
+    partitions = [TopicPartition(topic, i) for topic, n in plan.counts.items() for i in range(n)]
+    async with consumer_of(config) as consumer:
         return dict(await consumer.end_offsets(partitions))
-    finally:
-        await consumer.stop()
 
 
 class _Signals:
@@ -249,8 +247,9 @@ async def _models(config: Config, detector: Detector | None, metrics: Metrics) -
 @asynccontextmanager
 async def _publisher(config: Config, plan: Plan) -> AsyncIterator[Publisher]:
     publisher = Publisher(config, plan.settings)
-    await publisher.start()
     try:
+        with reaching(config):
+            await publisher.start()
         yield publisher
     finally:
         await publisher.stop()

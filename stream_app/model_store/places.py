@@ -63,5 +63,7 @@ def topic_shapes(config: Config) -> dict[str, TopicShape]:
 
 def cache_folder(config: Config) -> Path:
     """`registry.cache`, or Tailrace's own below `$XDG_CACHE_HOME` or `~/.cache`."""
+    if config.registry.cache is not None:
+        return config.registry.cache
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return config.registry.cache or Path(root) / "tailrace" / "models"
+    return Path(root) / "tailrace" / "models"

@@ -13,7 +13,8 @@ import asyncio
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -169,28 +170,48 @@ def redriven(config: Config, topic: str, reason: str | None, *, execute: bool) -
 
 
 async def _redrive(config: Config, topic: str, reason: str | None, execute: bool) -> dict[str, Any]:
-    found = [letter async for letter in _letters(config, topic) if reason in (None, letter.reason)]
-    ready = [letter for letter in found if letter.complete]
-    if execute and ready:
-        await _send(config, ready)
+    """One by one: there may be more of them than memory holds."""
+    found, sources = 0, Counter[str]()
+    async with AsyncExitStack() as stack:
+        send = await stack.enter_async_context(_sending(config)) if execute else None
+        async for letter in _letters(config, topic):
+            if reason not in (None, letter.reason):
+                continue
+            found += 1
+            if letter.complete:
+                sources[letter.source] += 1
+                if send is not None:
+                    await send(letter)
     return {
         "topic": topic,
         "reason": reason,
-        "found": len(found),
-        "sent" if execute else "would_send": len(ready),
-        "without_value": len(found) - len(ready),
-        "sources": sorted({letter.source for letter in ready}),
+        "found": found,
+        "sent" if execute else "would_send": sources.total(),
+        "without_value": found - sources.total(),
+        "sources": sorted(sources),
     }
 
 
-async def _send(config: Config, letters: Sequence[Letter]) -> None:
+@asynccontextmanager
+async def _sending(config: Config) -> AsyncIterator[Callable[[Letter], Awaitable[None]]]:
+    """A function that sends a letter; at the end all of them have arrived. Raises BrokerUnreachable."""
     producer = AIOKafkaProducer(**client_settings(config), acks="all", max_request_size=8 << 20)
+    failed: list[BaseException] = []
+
+    def note(sent: asyncio.Future[Any]) -> None:
+        if not sent.cancelled() and (problem := sent.exception()) is not None:
+            failed[:] = [problem]
+
+    async def send(letter: Letter) -> None:
+        (await _send_one(producer, letter)).add_done_callback(note)
+
     try:
         await producer.start()
-        sent = [await _send_one(producer, letter) for letter in letters]
+        yield send
         await producer.flush()
-        for future in sent:
-            future.result()
+        await asyncio.sleep(0)  # the records' own callbacks run in the loop's next turn
+        if failed:
+            raise failed[0]
     except KafkaError as problem:
         raise BrokerUnreachable(f"a dead letter could not be sent again: {problem!r}") from problem
     finally:
@@ -239,7 +260,8 @@ async def _letter(config: Config, topic: str, tp: TopicPartition, offset: int) -
             found = (await consumer.getmany(tp, timeout_ms=_MISSING_AFTER_MS)).get(tp) or []
             if found and found[0].offset == offset:
                 return _letter_of(found[0])
-    raise UsageError(f"{topic}[{tp.partition}] holds offsets {first[tp]} to {ends[tp] - 1}, and no record at {offset}")
+    held = f"offsets {first[tp]} to {ends[tp] - 1}" if first[tp] < ends[tp] else "nothing"
+    raise UsageError(f"{topic}[{tp.partition}] holds {held}, and no record at {offset}")
 
 
 def _letter_of(record: Any) -> Letter:
