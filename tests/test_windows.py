@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from plain_detector import PlainDetector
 from windows_rig import IDLE, Record, arrivals, at, one_by_one, rig, windows
 
 from models.detector import WindowSpec
@@ -15,7 +18,8 @@ from stream_app.samples import no_samples
 from stream_app.windows import idle, pending
 from stream_app.windows.closed import STAGE
 from stream_app.windows.cutting import Grid
-from stream_app.windows.timed import DEFAULT, INGEST, CountWindows, TimeWindows, extents, of
+from stream_app.windows.extents import DEFAULT, extents, misfit
+from stream_app.windows.timed import INGEST, CountWindows, TimeWindows, of
 
 # --- what a window is -----------------------------------------------------------------------------
 
@@ -282,6 +286,30 @@ def test_what_the_settings_leave_open_is_the_detectors() -> None:
     assert extents(None, None, tokens) == tokens
     assert extents(None, None, DEFAULT) == DEFAULT
     assert extents(12, None, tokens) == WindowSpec(length_us=12, stride_us=2)
+
+
+def test_a_length_that_is_the_detectors_has_the_detectors_stride() -> None:
+    assert extents(DEFAULT.length_us, None, replace(DEFAULT, stride_us=7)).stride_us == 7
+    tokens = WindowSpec(length_tokens=64, stride_tokens=64)
+    assert extents("64 tokens", None, tokens) == extents("64  token", None, tokens) == tokens
+    assert extents("32 tokens", None, tokens).stride_tokens == 16
+
+
+@pytest.mark.parametrize(
+    ("windows", "words"),
+    [
+        ({}, None),
+        ({"length": "1m"}, None),
+        ({"length": "60s", "stride": "10s"}, None),
+        ({"length": "30s"}, "30s every 5s are asked for, and the bundle was fitted to windows of 1m every 10s"),
+        ({"stride": "20s"}, "1m every 20s are asked for"),
+        ({"length": "8 tokens"}, "8 tokens every 4 are asked for"),
+    ],
+)
+def test_settings_that_cut_other_windows_than_the_bundles_are_told(windows: dict[str, str], words: str | None) -> None:
+    """They used to give other scores and another alarm rate without a word."""
+    said = misfit(parse({"sources": [{"topic": "t"}], "windows": windows}), PlainDetector())
+    assert said is None if words is None else words in (said or "")
 
 
 def test_the_stage_is_chosen_by_the_unit_of_the_length() -> None:

@@ -107,7 +107,8 @@ def config_check(
     if not offline:
         from stream_app.live.detector_topics import check
 
-        check(found)
+        if words := check(found):
+            note(words)
     say(f"{config_file}: ok")
 
 

@@ -21,6 +21,7 @@ from stream_app.files.results import ResultFolder
 from stream_app.files.run import FileRun
 from stream_app.opening import open_bundle
 from stream_app.pipeline import Pipeline, PipelineSpec, Unjudged
+from stream_app.windows.extents import misfit
 
 SWITCH_S = 0.0005  # judging is Python's own work, and by default a product that is done waits for it ten times as long
 
@@ -72,7 +73,8 @@ def detect_with(detector: Detector, job: Job) -> Summary:
             out.add(run.pipeline.finish())
         accounting = run.accounting()
         out.finish(accounting, run.refused())
-    return Summary(accounting, out.n_alerts, tuple(_notes(reader, order, run)))
+    words = misfit(config, detector)
+    return Summary(accounting, out.n_alerts, (*([words] if words else ()), *_notes(reader, order, run)))
 
 
 class _Judging:

@@ -15,6 +15,7 @@ from stream_app.live.security import security_settings
 from stream_app.live.topics import TopicShape, ensure_topics, partition_counts
 from stream_app.model_store.places import reference, topic_shapes
 from stream_app.opening import configured_detector
+from stream_app.windows.extents import misfit
 
 _PATIENCE_US = 5_000_000  # a person waits; a worker's supervisor need not
 
@@ -33,14 +34,16 @@ def create(config: Config, partitions: int, named: Sequence[str]) -> list[dict[s
     return [{"topic": topic, "partitions": n} for topic, n in sorted(counts.items())]
 
 
-def check(config: Config) -> None:
-    """Raises BrokerUnreachable, ConfigurationError or BundleRefused for the first thing that is not as it must be."""
+def check(config: Config) -> str | None:
+    """Gives what is to be said of a configuration that works. Raises BrokerUnreachable, ConfigurationError or
+    BundleRefused for the first thing that is not as it must be."""
     sources = [source.topic for source in config.sources]
     there = partition_counts(config.brokers, sources, **security_settings(config.security))
     if missing := [topic for topic in sources if topic not in there]:
         names = " ".join(f"--topic {topic}" for topic in missing)
         raise ConfigurationError(f"{', '.join(missing)} not found on {config.brokers}: tailrace topics create {names}")
-    configured_detector(config)
+    detector = configured_detector(config)
+    return misfit(config, detector) if detector else None
 
 
 def _all(config: Config) -> list[str]:

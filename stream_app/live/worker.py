@@ -36,6 +36,7 @@ from stream_app.live.shadowing import Shadowing
 from stream_app.live.topic_batches import consumer_of
 from stream_app.live.watchdog import TICK_S, Alive, Watchdog
 from stream_app.model_store.topic import reaching
+from stream_app.windows.extents import misfit
 
 if TYPE_CHECKING:
     from stream_app.live.app import WorkerApp
@@ -66,8 +67,10 @@ async def run_worker(
             return 0
         async with _models(config, detector, metrics) as models:
             alive.models = models
-            if await _unless(stop, models.first()) is None:
+            if (first := await _unless(stop, models.first())) is None:
                 return 0
+            if first.detector is not None and (words := misfit(config, first.detector)) is not None:
+                log.warning("other windows than the bundle's", why=words)
             until = await _ends(config, plan) if until_end else None
             async with _publisher(config, plan) as publisher, heard(config) as quiet:
 

@@ -9,7 +9,6 @@ belongs to the windows that hold its time and are open when it comes; it is late
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,6 @@ import numpy as np
 from models.detector import Detector, WindowSpec
 from models.scenes import I32, I64, Bool
 from stream_app.config import Config, Limits
-from stream_app.errors import ConfigurationError
 from stream_app.keys import Keys, Row
 from stream_app.samples import Runs, Samples
 from stream_app.windows.arrivals import Arrivals, arrivals, without
@@ -28,6 +26,7 @@ from stream_app.windows.closed import Causes, Change, Cuts
 from stream_app.windows.closed import Closed as Closed
 from stream_app.windows.counted import CountWindows
 from stream_app.windows.cutting import Closing, Grid, cut
+from stream_app.windows.extents import configured
 from stream_app.windows.idle import Silence
 from stream_app.windows.ordered import Ordered, joints, marks, oddities, unordered
 from stream_app.windows.pending import Chain, Pending
@@ -46,43 +45,16 @@ from stream_app.windows.segments import (
 )
 from stream_app.windows.tidying import tidied
 
-DEFAULT = WindowSpec(length_us=60_000_000, stride_us=10_000_000)  # where neither settings nor bundle say anything
 COLUMNS = {"t_us": np.int64, "value": np.float64, "offset": np.int64, "sensor": np.int32, "skipped": np.int32}
 
 
 def of(config: Config, detector: Detector | None, keys: Keys) -> TimeWindows | CountWindows:
     """The stage as configured; what the settings leave open is the detector's. Raises ConfigurationError."""
-    spec = extents(config.windows.length, config.windows.stride, detector.windows if detector else DEFAULT)
+    spec = configured(config, detector)
     idle_us = config.windows.idle_us(spec.length_us)
     if spec.counted:
         return CountWindows(spec, idle_us, config.limits, keys)
     return TimeWindows(spec, config.windows.lateness, idle_us, config.limits, keys)
-
-
-def extents(length: int | str | None, stride: int | str | None, default: WindowSpec) -> WindowSpec:
-    """Length and stride, in microseconds or as text in tokens. Raises ConfigurationError where they do not go together.
-
-    >>> extents("100 tokens", None, DEFAULT)
-    WindowSpec(length_us=0, stride_us=0, length_tokens=100, stride_tokens=50)
-    """
-    if length is None:
-        length = f"{default.length_tokens} tokens" if default.counted else default.length_us
-        if stride is None:
-            stride = f"{default.stride_tokens} tokens" if default.counted else default.stride_us
-    if stride is None:
-        stride = f"{max(1, _tokens(length) // 2)} tokens" if isinstance(length, str) else max(1, length // 6)
-    if isinstance(length, str) != isinstance(stride, str):
-        raise ConfigurationError(f"windows: length {length} and stride {stride} must both be times or both be tokens")
-    n_length, n_stride = (_tokens(e) if isinstance(e, str) else e for e in (length, stride))
-    if not 0 < n_stride <= n_length:
-        raise ConfigurationError(f"windows: stride {stride} must be above 0 and at most the length, {length}")
-    if isinstance(length, str):
-        return WindowSpec(length_tokens=n_length, stride_tokens=n_stride)
-    return WindowSpec(length_us=n_length, stride_us=n_stride)
-
-
-def _tokens(text: str) -> int:
-    return int(re.sub(r"\D", "", text))
 
 
 @dataclass(frozen=True)
