@@ -24,8 +24,8 @@ CELLS = 1_024  # of which each knows how it lies to each: 8 MB; cells grow where
 POWERS = 10  # steps towards the direction of most variance: it need not be it
 HOMES = 2  # cells more than the k-th neighbour needs, to bound its distance
 QUERIES = 1_024  # per block: products of few queries are slow
-PAIRS = 8_192  # of a query and a cell in one go: their products stay in cache
-AT_ONCE = 1 << 15  # float64 differences, for the same reason
+READ = 1 << 19  # float32 numbers in one go, of queries and of their products with a cell: they stay in cache
+AT_ONCE = 1 << 17  # float64 differences, for the same reason
 WIDE = 256  # candidates: rows of more are not sorted one by one
 SLACK = 4e-5  # of float32 sums of centred points, relative to what is summed: 4 times what their products want
 
@@ -104,8 +104,9 @@ def _block(refs: References, x: F64, k: int) -> tuple[F64, I64]:
     row, cell = np.divmod(np.flatnonzero(visited), len(refs.turned))
     order = np.argsort(cell.astype(np.uint16), kind="stable")
     cell, row = cell[order], row[order]
-    for at in range(0, len(cell), PAIRS):
-        pairs = cell[at : at + PAIRS], row[at : at + PAIRS]
+    some = max(1, READ // (product.shape[1] + near.shape[1]))
+    for at in range(0, len(cell), some):
+        pairs = cell[at : at + some], row[at : at + some]
         found.append(_within(refs, _products(refs, product, pairs), pairs))
     return _best(refs.centred, x, (np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])), k)
 
@@ -126,10 +127,10 @@ def _products(refs: References, product: F32, pairs: tuple[I64, I64]) -> F32:
     pairs: cell, ascending, and query.
     """
     cell, row = pairs
-    out = np.empty((len(cell), refs.index.shape[1]), np.float32)
+    x, out = product.take(row, 0), np.empty((len(cell), refs.index.shape[1]), np.float32)
     edge = [0, *(np.flatnonzero(cell[1:] != cell[:-1]) + 1).tolist(), len(cell)]
     for c, begin, end in zip(cell[edge[:-1]].tolist(), edge, edge[1:], strict=False):  # over cells
-        np.dot(product.take(row[begin:end], 0), refs.turned[c], out=out[begin:end])
+        np.dot(x[begin:end], refs.turned[c], out=out[begin:end])
     return out
 
 
