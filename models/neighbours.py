@@ -91,18 +91,17 @@ def _block(refs: References, x: F64, k: int) -> tuple[F64, I64]:
     n, length = len(x), np.einsum("ij,ij->i", x, x)
     product = np.concatenate([x, np.ones((n, 1)), np.zeros((n, 1))], 1).astype(np.float32)
     away = product @ refs.centres  # [q, cells]: |query - centre|^2 - |query|^2
-    homes = _homes(away, min(len(refs.turned), HOMES + (k - 1) // refs.smallest))
-    order = np.argsort(homes.ravel(), kind="stable")
+    own = away.min(1)
+    homes = _taken(away, min(len(refs.turned), HOMES + (k - 1) // refs.smallest))
+    order = _by_number(homes.ravel())
     pairs = homes.ravel()[order], order % n
     near = _products(refs, product, pairs)
     limit, reach = _bound(_kth(near, order, len(homes), k), length)
     product[:, -1] = -limit  # so that products tell by how much they are above it
     near += product[pairs[1], -1:]
     found = [_within(refs, near, pairs)]
-    visited = _reached(refs, away, homes[0], (length, reach))
-    visited[np.arange(n), homes] = False
-    row, cell = np.divmod(np.flatnonzero(visited), len(refs.turned))
-    order = np.argsort(cell.astype(np.uint16), kind="stable")
+    row, cell = np.divmod(np.flatnonzero(_reached(refs, away, (homes[0], own), (length, reach))), len(refs.turned))
+    order = _by_number(cell)
     cell, row = cell[order], row[order]
     some = max(1, READ // (product.shape[1] + near.shape[1]))
     for at in range(0, len(cell), some):
@@ -111,14 +110,18 @@ def _block(refs: References, x: F64, k: int) -> tuple[F64, I64]:
     return _best(refs.centred, x, (np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])), k)
 
 
-def _homes(away: F32, n: int) -> I64:
-    """The n cells whose centres are nearest to each query. [n, q]"""
-    rest, every = away.copy(), np.arange(len(away))
-    homes = np.empty((n, len(away)), np.int64)
+def _taken(away: F32, n: int) -> I64:
+    """The n cells whose centres are nearest to each query, which are infinitely far away from then on. [n, q]"""
+    homes, every = np.empty((n, len(away)), np.int64), np.arange(len(away))
     for home in homes:
-        home[:] = rest.argmin(1)
-        rest[every, home] = np.inf
+        home[:] = away.argmin(1)
+        away[every, home] = np.inf
     return homes
+
+
+def _by_number(numbers: I64) -> I64:
+    """What sorts small numbers, equal ones in their order: short integers are sorted by radix."""
+    return np.argsort(numbers.astype(np.uint16), kind="stable")
 
 
 def _products(refs: References, product: F32, pairs: tuple[I64, I64]) -> F32:
@@ -160,16 +163,17 @@ def _within(refs: References, above: F32, pairs: tuple[I64, I64]) -> tuple[I64, 
     return row[pair], refs.index[cell[pair], place]
 
 
-def _reached(refs: References, away: F32, home: I64, limits: tuple[F64, F64]) -> Bool:
-    """Which cells may hold a reference within reach. limits: |query|^2 and reach. [q, cells]
+def _reached(refs: References, away: F32, homes: tuple[I64, F32], limits: tuple[F64, F64]) -> Bool:
+    """Which cells may hold a reference within reach. [q, cells]
 
+    homes: each query's nearest cell, and how far away that is; limits: |query|^2 and reach.
     On the way to such a reference, |x - c_home|^2 - |x - c|^2 rises by no more than the gap times the reach.
     """
-    length, reach = limits
+    (home, own), (length, reach) = homes, limits
     most = refs.gap.take(home, 0)
     most *= (reach * (1 + SLACK)).astype(np.float32)[:, None]
     most -= refs.margin.take(home, 0)
-    most += (away[np.arange(len(home)), home] + SLACK * length).astype(np.float32)[:, None]
+    most += (own + SLACK * length).astype(np.float32)[:, None]
     reached: Bool = away <= most
     ball = np.stack([(1 + SLACK) * reach**2 - (1 - SLACK) * length, 2 * reach, np.ones(len(reach))], 1)
     reached &= away <= ball.astype(np.float32) @ refs.balls
@@ -198,7 +202,7 @@ def _smallest(squared: F64, row: I64, n: int, k: int) -> I64 | None:
     width = int(count.max(initial=0))
     if width > WIDE:
         return None
-    order = np.argsort(row.astype(np.uint16), kind="stable")  # short integers are sorted by radix
+    order = _by_number(row)
     first, table = np.cumsum(count) - count, np.full((n, width + 1), np.inf)
     table[row[order], np.arange(len(row)) - np.repeat(first, count)] = squared[order]
     places = table.argsort(1)[:, : k + 1]

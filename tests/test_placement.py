@@ -111,3 +111,21 @@ def test_more_neighbours_than_a_cell_holds_are_found(k: int) -> None:
     order = np.argsort(every, axis=1, kind="stable")[:, :k]
     np.testing.assert_allclose(distance, np.take_along_axis(every, order, 1), rtol=1e-9)
     np.testing.assert_array_equal(index, order)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    width=st.sampled_from([1, 2, 9, 40]),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+    k=st.integers(1, 12),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_neighbour_lies_in_a_cell_that_was_left_out(seed: int, width: int, scale: float, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = blobs(rng, 1500, width, 7)
+    points[:5] *= 1e3  # far away from all, each in a cell with others
+    queries = np.concatenate([points[:20], blobs(rng, 40, width, 7), rng.normal(0, 1e3, (10, width))])
+    distance, index = nearest(references(points * scale), queries * scale, k)
+    every = np.sqrt((((queries[:, None] - points) * scale) ** 2).sum(2))
+    np.testing.assert_allclose(distance, np.sort(every, axis=1)[:, :k], rtol=1e-9, atol=1e-9 * scale)
+    np.testing.assert_allclose(distance, np.take_along_axis(every, index, 1), rtol=1e-9, atol=1e-9 * scale)
