@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from live import DETECTOR, START_MS, Live, WorkerProcess, apart, read_all, stream
+from structlog.testing import capture_logs
 
 from stream_app import schemas
 from stream_app.alerts.alert import rfc3339
@@ -24,9 +25,14 @@ from stream_app.config import parse
 from stream_app.intervals import FOREVER_US, Interval
 from stream_app.live import orders
 from stream_app.live.topics import create_topics
+from stream_app.model_store.pointers import Gate
+from stream_app.model_store.topic import read_pointers
+from stream_app.model_store.transitions import Wish
+from stream_app.model_store.verbs import Publication, promote, publish
 from stream_app.pipeline import Pipeline, PipelineSpec, Result
 from stream_app.quiet import Quiet
 from stream_app.samples import RawBatch
+from tests.models_rig import bundle, configuration, finished
 from tests.test_cli import NOWHERE, refused, tailrace
 
 S = 1_000_000
@@ -173,6 +179,53 @@ def test_orders_given_on_a_topic_that_was_empty_or_not_there_yet_are_heard(
 
     for topic in (empty, missing):
         apart(lambda topic=topic: listen(topic))
+
+
+@pytest.mark.kafka
+def test_a_promotion_and_a_rollback_that_are_ordered_are_carried_out_once_by_all_who_hear_them(
+    kafka: KafkaCluster, unique_name: Callable[[str], str], tmp_path: Path
+) -> None:
+    config = configuration(kafka.bootstrap, unique_name("ordered"), tmp_path).model_copy(update={"model": "pump@live"})
+    digests = [
+        finished(publish(config, Publication("pump", bundle(tmp_path, n), gate=Gate(n != 2)))).digest for n in range(3)
+    ]
+    finished(promote(config, Wish("pump", 1)))
+
+    def say(**order: str) -> None:
+        body = {"detector": "pump", "by": "ann", **order}
+        Draft202012Validator(schemas.schema_of("control")).validate(body)
+        orders.send(config, config.topics.control, "pump", body)
+
+    async def given(said: list[Any]) -> None:
+        async with orders.heard(config), orders.heard(config):
+            for n, (order, version) in enumerate(
+                (
+                    ({"command": "promote", "bundle": digests[1], "comment": "it is better"}, 2),
+                    ({"command": "promote", "bundle": digests[2]}, 2),  # no gate has passed it
+                    ({"command": "promote", "bundle": "sha256:unknown"}, 2),
+                    ({"command": "rollback"}, 1),
+                ),
+                start=1,
+            ):
+                await asyncio.to_thread(say, **order)
+                async with asyncio.timeout(30):
+                    while len([event for event in said if "order" in event["event"]]) < 2 * n:
+                        await asyncio.sleep(0.1)
+                live = (await read_pointers(config)).live("pump")
+                assert live is not None
+                assert live.version == version
+
+    say(command="promote", bundle=digests[1])  # before anybody listens: it is nobody's
+    with capture_logs() as said:
+        finished(given(said))
+    refusals = [event["why"] for event in said if event["event"] == "an order can't be carried out"]
+    assert ["may not go live" in why for why in refusals] == [True, True, False, False]
+    history = finished(read_pointers(config))
+    told = {
+        n: [(t.state, t.reason) for t in p.history if t.state == "live"] for n, p in history.versions("pump").items()
+    }
+    better, none = "ordered by ann: it is better", "ordered by ann: no comment"
+    assert told == {1: [("live", None), ("live", none)], 2: [("live", better)], 3: []}
 
 
 def heard(worker: WorkerProcess) -> list[tuple[int, int]]:

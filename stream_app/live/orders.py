@@ -18,6 +18,7 @@ from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable, ConfigurationError
 from stream_app.intervals import FOREVER_US, Interval, Message, control
 from stream_app.live.interval_topics import messages
+from stream_app.live.promoting import Promotions
 from stream_app.live.security import client_settings, security_settings
 from stream_app.live.topic_batches import batches, consumer_of, partitions_of
 from stream_app.live.topics import TopicShape, ensure_topics, partition_counts
@@ -64,20 +65,20 @@ async def in_effect(config: Config) -> list[Interval]:
 @asynccontextmanager
 async def heard(config: Config) -> AsyncIterator[Quiet]:
     """What the control topic says now, and while it is held what it says later. Raises BrokerUnreachable."""
-    quiet = Quiet()
-    _obey(config, quiet, await messages(config, config.topics.control))
-    following = asyncio.ensure_future(follow(config, quiet))
+    quiet, known = Quiet(), await messages(config, config.topics.control)
+    _obey(config, quiet, known)
+    following = asyncio.ensure_future(follow(config, quiet, Promotions(config, known)))
     try:
         yield quiet
     finally:
         following.cancel()
 
 
-async def follow(config: Config, quiet: Quiet) -> None:
+async def follow(config: Config, quiet: Quiet, promotions: Promotions) -> None:
     """Keeps the intervals as the topic says, for ever; what is known stays while it is away."""
     while True:
         try:
-            await _follow(config, quiet)
+            await _follow(config, quiet, promotions)
         except ConfigurationError:
             await asyncio.sleep(_AGAIN_S)  # nobody gave an order yet
         except BrokerUnreachable as problem:
@@ -85,14 +86,16 @@ async def follow(config: Config, quiet: Quiet) -> None:
             await asyncio.sleep(_AGAIN_S)
 
 
-async def _follow(config: Config, quiet: Quiet) -> None:
+async def _follow(config: Config, quiet: Quiet, promotions: Promotions) -> None:
     tps = await asyncio.to_thread(partitions_of, config, config.topics.control)
     heard: list[Message] = []
     async with consumer_of(config) as consumer:
         async for batch in batches(consumer, tps):
             heard += map(Message, batch.values, batch.clock_us.tolist())
         while True:
-            _obey(config, quiet, sorted(heard, key=lambda message: message.t_us))
+            heard.sort(key=lambda message: message.t_us)
+            _obey(config, quiet, heard)
+            await promotions.carry_out(heard)
             found: Mapping[Any, list[Any]] = {}
             while not found:
                 found = await consumer.getmany(timeout_ms=_POLL_MS)

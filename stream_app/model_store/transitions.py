@@ -18,7 +18,8 @@ WINDOWS = "windows"  # in a pointer's lineage: kind, length and stride, which al
 @dataclass(frozen=True)
 class Wish:
     """`version`: None is the latest, or for a rollback the one that was live before. `forced`: why a gate is passed
-    over. `reason`: for the record. `instead_of`: a rollback of this live version only, and of none that came since."""
+    over. `reason`: for the record. `instead_of`: a rollback of this live version only, and of none that came since.
+    `unless_since_ms`: nothing where a version went live since."""
 
     detector: str
     version: int | None = None
@@ -26,6 +27,7 @@ class Wish:
     forced: str | None = None
     reason: str | None = None
     instead_of: int | None = None
+    unless_since_ms: int | None = None
 
 
 def promoted(history: History, wish: Wish) -> list[Pointer]:
@@ -34,7 +36,7 @@ def promoted(history: History, wish: Wish) -> list[Pointer]:
     Raises CheckFailed without a passed gate, unless forced; ConfigurationError for what can't be.
     """
     chosen, live = _chosen(history, wish), history.live(wish.detector)
-    if live is not None and live.version == chosen.version:
+    if live is not None and (live.version == chosen.version or _is_over(wish, live)):
         return []
     if live is not None and chosen.version < live.version:
         words = f"{chosen.name} is older than {live.name}, which is live"
@@ -52,6 +54,8 @@ def promoted(history: History, wish: Wish) -> list[Pointer]:
 def rolled_back(history: History, wish: Wish) -> list[Pointer]:
     """The version that was live before, or the one that is named, goes live again, and the present one retires."""
     live = _live(history, wish.detector)
+    if _is_over(wish, live):
+        return []
     target = previous(history, wish.detector) if wish.version is None else _chosen(history, wish)
     if target.version == live.version or wish.instead_of not in (None, live.version):
         return []
@@ -99,6 +103,10 @@ def check_alike(chosen: Pointer, live: Pointer | None) -> None:
     if live is not None and mine != theirs:
         words = f"{chosen.name} has the windows {mine} and {live.name}, which is live, {theirs}"
         raise ConfigurationError(f"{words}; publish it under another detector's name")
+
+
+def _is_over(wish: Wish, live: Pointer) -> bool:
+    return wish.unless_since_ms is not None and (live_at_ms(live) or 0) > wish.unless_since_ms
 
 
 def _live(history: History, detector: str) -> Pointer:

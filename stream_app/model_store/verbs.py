@@ -84,8 +84,8 @@ async def promote(config: Config, wish: Wish) -> Pointer:
 
 async def rollback(config: Config, wish: Wish) -> Pointer:
     """The version that was live before goes live again. Raises as `promote` does."""
-    await _must_open(config, wish, transitions.rolled_back)
-    if wish.version is None:  # named now: rolled back once, even if it must be tried twice
+    to_do = await _must_open(config, wish, transitions.rolled_back)
+    if to_do and wish.version is None:  # named now: rolled back once, even if it must be tried twice
         wish = replace(wish, version=transitions.previous(await read_pointers(config), wish.detector).version)
     return await _done(config, wish, transitions.rolled_back, "live")
 
@@ -111,12 +111,14 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-async def _must_open(config: Config, wish: Wish, step: Callable[[History, Wish], list[Pointer]]) -> None:
-    """Raises for a step that can't be taken, and for a bundle that workers would refuse."""
-    for pointer in step(await read_pointers(config), _now(wish)):
+async def _must_open(config: Config, wish: Wish, step: Callable[[History, Wish], list[Pointer]]) -> bool:
+    """Raises for a step that can't be taken, and for a bundle that workers would refuse. Gives whether one is left."""
+    to_do = step(await read_pointers(config), _now(wish))
+    for pointer in to_do:
         if pointer.state in ("live", "shadow"):
             folder = await asyncio.to_thread(fetch, config, pointer, cache_folder(config))
             await asyncio.to_thread(open_bundle, folder, pointer.digest)
+    return bool(to_do)
 
 
 async def _done(config: Config, wish: Wish, step: Callable[[History, Wish], list[Pointer]], state: str) -> Pointer:
