@@ -67,6 +67,12 @@ class Clusters:
     names: dict[int, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)  # seed and the method's own
 
+    def __len__(self) -> int:
+        model = self.model
+        if isinstance(model, Placement):
+            return int(model.node_label.max(initial=-1)) + 1
+        return len(model.centres if isinstance(model, Centres) else model.means)
+
 
 def prepare(how: Preparation, points: F32 | F64) -> F64:
     """Embeddings [n, d] as they are compared. [n, k]"""

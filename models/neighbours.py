@@ -80,12 +80,6 @@ def nearest(refs: References, queries: F64 | F32, k: int) -> tuple[F64, I64]:
     return distance, index
 
 
-def mean_distance(refs: References, queries: F64 | F32, k: int = 3) -> F64:
-    """Mean Euclidean distance [q] to the k nearest references."""
-    out: F64 = nearest(refs, queries, k)[0].mean(1)
-    return out
-
-
 def _block(refs: References, x: F64, k: int) -> tuple[F64, I64]:
     """`nearest` of one block of centred queries [q, d]."""
     n, length = len(x), np.einsum("ij,ij->i", x, x)

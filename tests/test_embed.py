@@ -108,6 +108,8 @@ def test_clusters_are_fitted_assigned_named_and_pure(placed: Callable[[], Path],
     assert {row["label"] for row in rows} == {"idle", "start", "stop"}
     assert all(row["purity"] == 1 for row in rows)
     assert cluster_files.named(tmp_path / "known", ["0=first"]) == {0: "first"}
+    with pytest.raises(UsageError, match="there are 3 clusters"):
+        cluster_files.named(tmp_path / "known", ["3=nobody"])
     assert cluster_files.named(tmp_path / "known", []) == {0: "first"}
 
 

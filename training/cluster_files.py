@@ -73,6 +73,8 @@ def named(folder: Path, assignments: list[str]) -> dict[int, str]:
         number, found, name = text.partition("=")
         if not (number.isdecimal() and found and name):
             raise UsageError(f"--set {text}: write 3=start")
+        if int(number) >= len(clusters):
+            raise UsageError(f"--set {text}: there are {len(clusters)} clusters, numbered from 0")
         names[int(number)] = name
     if assignments:
         write_clusters(folder, replace(clusters, names=names))
