@@ -63,8 +63,9 @@ class Scoring:
     def absorb(self, scored: Scored, scenes: Scenes, given: Carried) -> Told:
         """What the detector said of the windows, given `carried`: as `update`."""
         fine = np.isfinite(scored.score)
-        poisoned = np.isin(given.slots, scenes.entity[~fine])
-        self.keys[STAGE][given.slots] = np.where(poisoned, given.rows, scored.carry)
+        if len(scenes) > 1 and not fine.all():  # what came after it in this call was scored with what it had left
+            return self._one_at_a_time(scenes)
+        self.keys[STAGE][given.slots] = scored.carry if fine.all() else given.rows
         refused = [Refused(int(i), Reason.NONFINITE_SCORE, f"score {scored.score[i]}") for i in np.flatnonzero(~fine)]
         return (scored if fine.all() else keep(scored, fine)), np.flatnonzero(fine), refused
 
@@ -73,7 +74,7 @@ class Scoring:
         return self.absorb(self.detector.score(scenes, given.rows), scenes, given)
 
     def _one_at_a_time(self, scenes: Scenes) -> Told:
-        """As `update`, a window at a time: slow, and needed only for the batch that holds the window that fails."""
+        """As `update`, a window at a time: slow, and needed only for a batch with a window that gets no score."""
         none = np.empty(0, np.int64)
         done, rows, refused = [self._score(select(scenes, none))[0]], none, list[Refused]()
         for i in range(len(scenes)):
