@@ -18,7 +18,9 @@ from aiokafka.helpers import create_ssl_context
 from stream_app.brokers.broker import broker_status, start_broker, stop_broker
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.brokers.kafka.jars import ToolMissing, fetch_jars
+from stream_app.config import parse
 from stream_app.errors import BrokerUnreachable, ConfigurationError
+from stream_app.live.status import status
 from stream_app.live.topics import ask_cluster, create_topics, partition_counts
 
 
@@ -121,6 +123,8 @@ def test_status_follows_start_crash_restart_and_stop_of_apache_kafka(tmp_path: P
     assert broker_status(directory=tmp_path).state == "absent"
     started = start_broker("kafka", directory=tmp_path)
     create_topics(started.bootstrap, {"kept": 2})
+    config = parse({"detector": "pump", "brokers": started.bootstrap, "sources": [{"topic": "kept"}]})
+    assert [told["offset"] for told in status(config)["partitions"]] == [None, None]  # of a broker without any group
     os.kill(started.pids[1], signal.SIGKILL)
     while (crashed := broker_status(directory=tmp_path)).state == "running":
         time.sleep(0.01)

@@ -6,12 +6,13 @@ In: the configuration. Out: offsets, lag and accounting. Remembers: nothing; the
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaConnectionError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from stream_app.checkpoint import read_progress
@@ -19,6 +20,8 @@ from stream_app.config import Config
 from stream_app.errors import BrokerUnreachable, ConfigurationError
 from stream_app.ledger import Accounting
 from stream_app.live.security import client_settings
+
+_GROUPS_S, _AGAIN_S = 10.0, 0.2
 
 
 def status(config: Config) -> dict[str, Any]:
@@ -37,7 +40,7 @@ async def _status(config: Config) -> dict[str, Any]:
     try:
         await admin.start()
         await consumer.start()
-        commits = await admin.list_consumer_group_offsets(config.group_id)
+        commits = await _commits(admin, config.group_id)
         counts = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
         if missing := [source.topic for source in config.sources if source.topic not in counts]:
             raise ConfigurationError(f"{', '.join(missing)} not found on {config.brokers}: there is nothing to tell of")
@@ -51,6 +54,19 @@ async def _status(config: Config) -> dict[str, Any]:
         await consumer.stop()
         await admin.close()
     return {"partitions": [_one(tp, commits.get(tp), first[tp], ends[tp]) for tp in partitions]}
+
+
+async def _commits(admin: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
+    """A broker that never had a group makes the topic for them when it is first asked, and is to be asked again."""
+    give_up = time.monotonic() + _GROUPS_S
+    while True:
+        try:
+            commits: dict[TopicPartition, OffsetAndMetadata] = await admin.list_consumer_group_offsets(group)
+            return commits
+        except GroupCoordinatorNotAvailableError:
+            if time.monotonic() > give_up:
+                raise
+            await asyncio.sleep(_AGAIN_S)
 
 
 def _one(tp: TopicPartition, commit: OffsetAndMetadata | None, first: int, end: int) -> dict[str, Any]:
