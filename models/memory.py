@@ -15,13 +15,18 @@ KEPT_BYTES, MAPPED_BYTES = 1 << 30, 32 << 20  # the latter is the largest that g
 GARBAGE_AFTER = 50_000
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(large: bool = False) -> None:
     """Has glibc keep what one batch leaves for the next: giving it back and having it cleared anew costs more than the
-    arithmetic on it. Where there is another C library nothing happens."""
+    arithmetic on it. Where there is another C library nothing happens.
+
+    large: arrays of 128 kB and more as well, which glibc maps one by one. It pays in `detect`; of a worker, with its
+    several threads, scoring took a tenth more processor time.
+    """
     with suppress(OSError, TypeError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(TRIM_THRESHOLD, KEPT_BYTES)
-        mallopt(MMAP_THRESHOLD, MAPPED_BYTES)
+        if large:
+            mallopt(MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 def seek_garbage_seldom() -> None:
