@@ -10,23 +10,19 @@ import gc
 from contextlib import suppress
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_... of malloc.h
-KEPT_BYTES, MAPPED_BYTES = 1 << 30, 32 << 20  # the latter is the largest that glibc takes; more is refused in silence
+KEPT_BYTES = 2**31 - 1
+MAPPED_BYTES = (1 << 30, 32 << 20)  # the first that this glibc takes: some refuse more than 32 MB, in silence
 # Records live until their batch is done: looking for garbage after every 700 of them, as is usual, finds none.
 GARBAGE_AFTER = 50_000
 
 
-def keep_freed_memory(large: bool = False) -> None:
+def keep_freed_memory() -> None:
     """Has glibc keep what one batch leaves for the next: giving it back and having it cleared anew costs more than the
-    arithmetic on it. Where there is another C library nothing happens.
-
-    large: arrays of 128 kB and more as well, which glibc maps one by one. It pays in `detect`; of a worker, with its
-    several threads, scoring took a tenth more processor time.
-    """
+    arithmetic on it. Where there is another C library nothing happens."""
     with suppress(OSError, TypeError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(TRIM_THRESHOLD, KEPT_BYTES)
-        if large:
-            mallopt(MMAP_THRESHOLD, MAPPED_BYTES)
+        any(mallopt(MMAP_THRESHOLD, n_bytes) for n_bytes in MAPPED_BYTES)
 
 
 def seek_garbage_seldom() -> None:

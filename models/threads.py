@@ -29,7 +29,7 @@ def allow(n: int) -> None:
 
 def use_all_cores() -> None:
     """For commands that have the machine to themselves."""
-    keep_freed_memory(large=True)
+    keep_freed_memory()
     allow(cores())
 
 
