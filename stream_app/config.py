@@ -120,9 +120,8 @@ class Worker(Section):
     instance_id: str | None = None  # static membership: a restart within the session time-out moves no partition
     session_timeout: Duration = Field(default=10_000_000, gt=0)
     checkpoint: Duration = Field(default=3_000_000, gt=0)
-    stuck_after: Duration = Field(
-        default=120_000_000, gt=0
-    )  # without progress while there is lag: the watchdog ends the process
+    # Without progress while there is lag: the watchdog ends the process.
+    stuck_after: Duration = Field(default=120_000_000, gt=0)
     grace: Duration = 25_000_000  # for draining after SIGTERM
     max_poll_records: int = Field(default=20_000, gt=0)
     http_host: str = "127.0.0.1"

@@ -51,8 +51,15 @@ def run_demo(real: bool = False, folder: Path | None = None) -> None:
                 _prepare(story, brokers, home)
             seen = _watch(stories, home)
             verdicts = [_conclude(story, seen[story.name], home) for story in stories]
+    note(_where(folder))
     if not all(verdict.adds_up for verdict in verdicts):
         raise CheckFailed("the accounting does not add up: samples were lost or counted twice")
+
+
+def _where(folder: Path | None) -> str:
+    if folder is None:
+        return "\nNothing was kept; `tailrace demo --keep FOLDER` leaves data, bundles with report.html, and logs."
+    return f"\nKept in {folder}: data, bundles with report.html, and logs."
 
 
 @contextlib.contextmanager

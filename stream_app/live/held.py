@@ -26,7 +26,7 @@ from stream_app.ledger import Accounting
 from stream_app.live.fetching import BATCHES_AHEAD
 from stream_app.live.following import Model, Models
 from stream_app.live.guarding import Guard
-from stream_app.live.leases import Committer, Lease, commit_patiently
+from stream_app.live.leases import Asked, Committer, Lease, commit_patiently
 from stream_app.live.metrics import Metrics
 from stream_app.live.preflight import changelog_topic, other_count
 from stream_app.live.publish import Publisher
@@ -38,13 +38,12 @@ from stream_app.shadow import Beside
 log = structlog.get_logger("worker")
 
 
-class Kafka(Committer, Protocol):
+class Kafka(Committer, Asked, Protocol):
     """What is asked of the consumer's thread."""
 
     async def bounds(self, tps: Any) -> Mapping[Any, tuple[int, int]]: ...
     async def counts(self, topics: Iterable[str]) -> Mapping[str, int]: ...
     async def seek_all(self, positions: Mapping[Any, int]) -> None: ...
-    async def ask_about(self, lease: Lease) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 
 from stream_app.config import Config
-from stream_app.errors import BrokerUnreachable, ConfigurationError
+from stream_app.errors import ConfigurationError
 from stream_app.intervals import FOREVER_US, Interval, Message, control
 from stream_app.live.interval_topics import messages
 from stream_app.live.promoting import Promotions
@@ -81,8 +81,8 @@ async def follow(config: Config, quiet: Quiet, promotions: Promotions) -> None:
             await _follow(config, quiet, promotions)
         except ConfigurationError:
             await asyncio.sleep(_AGAIN_S)  # nobody gave an order yet
-        except BrokerUnreachable as problem:
-            log.warning("the control topic can't be read", why=str(problem), again_in_s=_AGAIN_S)
+        except Exception as problem:  # nobody waits for this task: if it ended, no order would be heard any more
+            log.warning("the control topic can't be followed", why=str(problem) or repr(problem), again_in_s=_AGAIN_S)
             await asyncio.sleep(_AGAIN_S)
 
 

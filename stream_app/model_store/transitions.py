@@ -18,15 +18,13 @@ WINDOWS = "windows"  # in a pointer's lineage: kind, length and stride, which al
 @dataclass(frozen=True)
 class Wish:
     """`version`: None is the latest, or for a rollback the one that was live before. `forced`: why a gate is passed
-    over. `reason`: for the record. `instead_of`: a rollback of this live version only, and of none that came since.
-    `unless_since_ms`: nothing where a version went live since."""
+    over. `reason`: for the record. `unless_since_ms`: nothing where a version went live since."""
 
     detector: str
     version: int | None = None
     at_ms: int = 0
     forced: str | None = None
     reason: str | None = None
-    instead_of: int | None = None
     unless_since_ms: int | None = None
 
 
@@ -57,7 +55,7 @@ def rolled_back(history: History, wish: Wish) -> list[Pointer]:
     if _is_over(wish, live):
         return []
     target = previous(history, wish.detector) if wish.version is None else _chosen(history, wish)
-    if target.version == live.version or wish.instead_of not in (None, live.version):
+    if target.version == live.version:
         return []
     if target.version > live.version:
         raise ConfigurationError(f"{target.name} is not older than {live.name}, which is live; promote it instead")
