@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -269,13 +269,14 @@ def test_whoever_follows_sees_every_change(
 
     async def watch() -> list[list[str]]:
         seen: list[list[str]] = []
-        async for known in follow(config, "pump"):
-            seen.append([p.state for p in known.versions("pump").values()])
-            if len(seen) == 1:
-                await promote(config, Wish("fan", 1))
-                await promote(config, Wish("pump", 1))
-            elif len(seen) == 2:
-                return seen
+        async with aclosing(follow(config, "pump")) as histories:
+            async for known in histories:
+                seen.append([p.state for p in known.versions("pump").values()])
+                if len(seen) == 1:
+                    await promote(config, Wish("fan", 1))
+                    await promote(config, Wish("pump", 1))
+                elif len(seen) == 2:
+                    break
         return seen
 
     assert finished(watch()) == [["candidate"], ["live"]]
