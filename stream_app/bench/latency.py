@@ -92,9 +92,10 @@ async def _measure(bootstrap: str) -> list[float]:
     await asyncio.gather(producer.start(), consumer.start())
     sent: dict[int, float] = {}  # event time of a tick, ms: when its records had been handed over
     found: list[float] = []
-    reader = asyncio.ensure_future(_read(consumer, sent, found))
+    begin_ms = int(time.time() * 1000) // INTERVAL_MS * INTERVAL_MS + INTERVAL_MS
+    reader = asyncio.ensure_future(_read(consumer, begin_ms + WARM_UP_S * 1000, sent, found))
     try:
-        await _produce(producer, sent)
+        await _produce(producer, begin_ms, sent)
         await asyncio.sleep(AWAIT_S)
     finally:
         reader.cancel()
@@ -102,9 +103,8 @@ async def _measure(bootstrap: str) -> list[float]:
     return found
 
 
-async def _produce(producer: AIOKafkaProducer, sent: dict[int, float]) -> None:
+async def _produce(producer: AIOKafkaProducer, begin_ms: int, sent: dict[int, float]) -> None:
     rng = np.random.default_rng(3)
-    begin_ms = int(time.time() * 1000) // INTERVAL_MS * INTERVAL_MS + INTERVAL_MS
     values = signals(N_TRAIN, 1, seed=2)[:, 0]
     keys = [f"entity-{i:03d}".encode() for i in range(ENTITIES)]
     phase = rng.uniform(0, FAULT_EVERY_S, ENTITIES)
@@ -123,7 +123,8 @@ async def _produce(producer: AIOKafkaProducer, sent: dict[int, float]) -> None:
         sent[t_ms] = time.time()
 
 
-async def _read(consumer: AIOKafkaConsumer, sent: dict[int, float], found: list[float]) -> None:
+async def _read(consumer: AIOKafkaConsumer, warm_ms: int, sent: dict[int, float], found: list[float]) -> None:
+    """An alert of a window that ended before `warm_ms` does not count: a worker's first seconds say nothing of it."""
     async for record in consumer:
         now = time.time()
         alert = orjson.loads(record.value)
@@ -131,5 +132,5 @@ async def _read(consumer: AIOKafkaConsumer, sent: dict[int, float], found: list[
             end_ms = int(np.datetime64(alert["detected_at"].rstrip("Z"), "us").astype(np.int64)) / 1000
             ticks = range(-int(-end_ms // INTERVAL_MS) * INTERVAL_MS, int(end_ms) + 1_000, INTERVAL_MS)
             closing = next((t_ms for t_ms in ticks if t_ms in sent), None)
-            if closing is not None:
+            if closing is not None and closing >= warm_ms:
                 found.append((now - sent[closing]) * 1000)
