@@ -37,6 +37,11 @@ class RawBatch:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    @cached_property
+    def has_headers(self) -> bool:
+        """Whether any record has some: most streams have none, and who looks for one need not look at each."""
+        return any(self.headers)
+
 
 @dataclass(frozen=True)
 class Runs:

@@ -58,18 +58,26 @@ def stream(n_seconds: int, entities: int = 6, seed: int = 0) -> list[Record]:
     return records
 
 
+def trace(i: int) -> list[tuple[str, bytes]]:
+    """A record's trace context."""
+    return [("traceparent", b"00-%032x-%016x-01" % (i + 1, i + 1)), ("tracestate", b"test=%d" % i)]
+
+
 def partition_of(key: bytes | None, n: int) -> int:
     """Where the test puts a key; any function of the key would do."""
     return (key or b"\0")[-1] % n
 
 
-def produce(bootstrap: str, topic: str, records: list[Record], partitions: int, **security: Any) -> None:
-    """Sends the records in order, by `partition_of`."""
+def produce(
+    bootstrap: str, topic: str, records: list[Record], partitions: int, traced: bool = False, **security: Any
+) -> None:
+    """Sends the records in order, by `partition_of`. `traced`: each in a trace of its own."""
 
     async def send() -> None:
         async with AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=20, max_batch_size=16_384, **security) as p:
-            for key, value, stamp in records:
-                await p.send(topic, value, key, partition=partition_of(key, partitions), timestamp_ms=stamp)
+            for i, (key, value, stamp) in enumerate(records):
+                place = {"partition": partition_of(key, partitions), "timestamp_ms": stamp}
+                await p.send(topic, value, key, **place, headers=trace(i) if traced else [])
             await p.flush()
 
     apart(send)

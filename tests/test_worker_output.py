@@ -39,7 +39,7 @@ def finished(kafka: KafkaCluster, tmp_path_factory: pytest.TempPathFactory) -> L
     shape = TopicShape(PARTITIONS, settings={"max.message.bytes": "11000000"})
     ensure_topics(kafka.bootstrap, {f"{name}-samples": shape})
     live = Live(kafka.bootstrap, name, f"{name}-samples", tmp_path_factory.mktemp(name))
-    produce(live.bootstrap, live.topic, READ, PARTITIONS, max_request_size=11_000_000)
+    produce(live.bootstrap, live.topic, READ, PARTITIONS, traced=True, max_request_size=11_000_000)
     apart(partial(send_empty, live))
     live.finish()
     return live
@@ -118,6 +118,15 @@ def test_alerts_carry_cloudevents_headers_and_their_id_as_key(finished: Live) ->
         assert headers["ce_subject"].decode() == body["entity"]
         assert headers["content-type"] == b"application/json"
         assert partition_of.setdefault(body["entity"], record.partition) == record.partition, "by entity"
+
+
+def test_alerts_go_on_with_the_trace_of_their_last_record(finished: Live) -> None:
+    context_of = {(r.partition, r.offset): r.headers for r in read_all(finished.bootstrap, finished.topic)}
+    for record in read_all(finished.bootstrap, f"{finished.name}-alerts"):
+        (given,) = orjson.loads(record.value)["inputs"]
+        wanted = context_of[given["partition"], given["last_offset"]]
+        assert [h for h in record.headers if h[0].startswith("trace")] == list(wanted)
+        assert len(wanted) == 2
 
 
 def test_scores_are_one_per_window_in_order(finished: Live) -> None:

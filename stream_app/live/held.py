@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
+from stream_app import turn
 from stream_app.checkpoint import Books, Swap, metadata, read_books, read_progress
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError
@@ -31,8 +32,10 @@ from stream_app.live.metrics import Metrics
 from stream_app.live.preflight import changelog_topic, other_count
 from stream_app.live.publish import Publisher
 from stream_app.live.shadowing import Shadowing
-from stream_app.pipeline import Pipeline, PipelineSpec
+from stream_app.live.traces import Traces
+from stream_app.pipeline import Pipeline, PipelineSpec, Result
 from stream_app.quiet import Quiet
+from stream_app.samples import RawBatch
 from stream_app.shadow import Beside
 
 log = structlog.get_logger("worker")
@@ -77,6 +80,7 @@ class Held:
     stale: int = 0  # batches on their way from where the reader stood before
     shadow: Model | None = None
     beside: Beside | None = None  # told last
+    traces: Traces = field(default_factory=Traces)
 
     @classmethod
     def begin(cls, hosting: Hosting, tp: TopicPartition, start: Start) -> Held:
@@ -216,6 +220,13 @@ class Progress:
     def cpu_seconds(self) -> float:
         """Of all threads, since the first batch."""
         return time.process_time() - self.began_cpu_s if self.began else 0.0
+
+
+def step_of(work: Sequence[tuple[Held, RawBatch]]) -> list[Result]:
+    """One turn: a batch of each partition. Blocks."""
+    for held, records in work:
+        held.traces.note(records)
+    return turn.step([(held.pipeline, records) for held, records in work])
 
 
 async def starts_of(

@@ -23,11 +23,10 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_app import turn
 from stream_app.checkpoint import Checkpoint, Swap
 from stream_app.live.fetching import Fetched
 from stream_app.live.following import Model
-from stream_app.live.held import Held, Hosting, Kafka, Progress, starts_of, tell_lost
+from stream_app.live.held import Held, Hosting, Kafka, Progress, starts_of, step_of, tell_lost
 from stream_app.live.leases import Assurance, Fenced, Lease
 from stream_app.live.saving import Saving
 from stream_app.live.turns import TOGETHER, Turns
@@ -178,7 +177,7 @@ class Partitions:
         if work:
             began = time.monotonic()
             self.progress.reading(sum(len(records) for _, records in work))
-            results = await self._call(lambda: turn.step([(held.pipeline, records) for held, records in work]))
+            results = await self._call(partial(step_of, work))
             self.progress.busy_s += time.monotonic() - began
             self.hosting.metrics.step_seconds.observe(time.monotonic() - began)
             await self._assurance.renew(self.kafka, work[0][0].lease)
@@ -187,7 +186,7 @@ class Partitions:
                 if self._held.get(TopicPartition(records.topic, records.partition)) is held:
                     self.hosting.metrics.note(*held.count(), records, result)
                     self.hosting.guard.note(held.start.model, result)
-                    await self.hosting.publisher.publish(records, result)
+                    await self.hosting.publisher.publish(records, result, held.traces.of)
         for held, fetched in batches:
             held.position, held.touched, held.stale = fetched.next_position, True, 0
         self.progress.moved()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
+from stream_app.alerts.alert import Alert
 from stream_app.alerts.wire import alert_headers, encode_alert, encode_drift, score_rows
 from stream_app.checkpoint import Swap
 from stream_app.config import Config
@@ -70,14 +71,14 @@ class Publisher:
             producer, self._producer = self._producer, None
             await producer.stop()
 
-    async def publish(self, records: RawBatch, result: Result) -> None:
-        """Sends what a step gave. Acknowledged only after `flush`."""
+    async def publish(self, records: RawBatch, result: Result, traced: Callable[[Alert], Headers]) -> None:
+        """Sends what a step gave. Acknowledged only after `flush`. `traced`: the trace that an alert goes on with."""
         topics = self._config.topics
         for letter in result.dead_letters:
             await self._send_letter(records, letter)
         for refused, entity, first, last in result.refused:
             await self._send_window_letter(records, refused, entity, (first, last))
-        await self._send_alerts(topics.alerts, result)
+        await self._send_alerts(topics.alerts, result, traced)
         for event in result.drift:
             await self._send(topics.drift, event.entity.encode(), encode_drift(event))
         if topics.scores is not None:
@@ -86,7 +87,7 @@ class Publisher:
     async def publish_shadow(self, topic: str, partition: int, result: Result) -> None:
         """What a shadow says of windows of a source partition."""
         topics = self._config.topics
-        await self._send_alerts(shadow_topic(topics.alerts), result)
+        await self._send_alerts(shadow_topic(topics.alerts), result, _untraced)
         if topics.scores is not None:
             await self._send_scores(shadow_topic(topics.scores), result, (topic, partition))
 
@@ -95,10 +96,10 @@ class Publisher:
         told = self._place(topic, partition).agreement(shadow, sums)
         await self._send(agreement_topic(self._config), told.key, told.value())
 
-    async def _send_alerts(self, topic: str, result: Result) -> None:
+    async def _send_alerts(self, topic: str, result: Result, traced: Callable[[Alert], Headers]) -> None:
         for alert in result.alerts:
-            partition = await self._partition(topic, alert.entity)
-            await self._send(topic, alert.alert_id.encode(), encode_alert(alert), alert_headers(alert), partition)
+            partition, headers = await self._partition(topic, alert.entity), [*alert_headers(alert), *traced(alert)]
+            await self._send(topic, alert.alert_id.encode(), encode_alert(alert), headers, partition)
 
     async def _send_scores(self, topic: str, result: Result, place: tuple[str, int]) -> None:
         if result.windows is None:
@@ -216,3 +217,7 @@ class Publisher:
 @lru_cache(65_536)
 def _hash(entity: str) -> int:
     return int(murmur2(entity.encode())) & 0x7FFFFFFF
+
+
+def _untraced(alert: Alert) -> Headers:
+    return ()

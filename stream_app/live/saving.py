@@ -46,6 +46,7 @@ class Saving:
         """4, once it is committed."""
         for tp, checkpoint in self.taken.items():
             self.held[tp].committed = _commit_of(checkpoint)
+            self.held[tp].traces.forget(checkpoint.offset)
             await self.hosting.publisher.write_states(tp.topic, tp.partition, dict.fromkeys(checkpoint.ended))
 
     async def _commit(self, commits: Mapping[Any, OffsetAndMetadata]) -> None:

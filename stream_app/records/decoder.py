@@ -171,7 +171,7 @@ class _Run:
         self.first = part.start
         self.dead_letters = dead  # of the whole batch
         self.clock_us, self.offsets = clock_us[part], batch.offsets[part]
-        self._values, headers = batch.values[part], batch.headers[part]
+        self._values, headers = batch.values[part], batch.headers[part] if batch.has_headers else ()
         self._bytes_max = settings.limits.record_bytes
         keys, found = batch.keys[part], slots.find(batch.keys[part])
         known = bool(found.size) and bool(found.min() >= 0)
@@ -185,7 +185,7 @@ class _Run:
             self.keys = [key or default for key in keys]
             distinct = set(self.keys)
             self._bad_keys = {} if _all_good(distinct) else _bad(distinct)
-        self._arrow = {i for i, those in enumerate(headers) if those and _is_arrow(those)} if any(headers) else set()
+        self._arrow = {i for i, those in enumerate(headers) if those and _is_arrow(those)}
         self._arrow -= {i for i in self._arrow if self._values[i] is None}
 
     def parts(self, forms: Forms) -> Parts | None:
