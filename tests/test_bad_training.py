@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.bundle import Bundle, open_detector, write
-from stream_app.config import parse
+from stream_app.config import Config, Windows, parse
 from stream_app.errors import ConfigurationError
 from stream_app.files.detect import Job, detect_with
 from stream_app.model_store.gate import most_episodes
@@ -105,11 +105,11 @@ def stored(table: pa.Table, folder: Path) -> Path:
     return folder / "in.parquet"
 
 
-def trained(file: Path) -> tuple[Bundle, list[str]]:
+def trained(file: Path, config: Config = QUICK) -> tuple[Bundle, list[str]]:
     """The bundle, and what was said on the way. Tokens train for as short a time as there is."""
     reading = read(str(file), Period(), None)
     said: list[str] = []
-    how = Making(config=QUICK, budget_s=0.5 if reading.data.kind == "tokens" else None)
+    how = Making(config=config, budget_s=0.5 if reading.data.kind == "tokens" else None)
     bundle, _ = make(reading.data, how, {}, said.append)
     return bundle, said
 
@@ -155,3 +155,15 @@ def test_what_comes_twice_is_left_out_and_counted(tmp_path: Path) -> None:
 def test_few_windows_are_warned_of_with_how_many_would_do(tmp_path: Path) -> None:
     _, said = trained(stored(wide(signal(150)), tmp_path))
     assert any(line.startswith("warning: 150 windows are few") for line in said), said
+
+
+def test_windows_that_are_asked_for_and_not_used_are_told_before_training(tmp_path: Path) -> None:
+    """They used to be passed over without a word, and the worker then cut what nothing was fitted to."""
+    file = stored(wide(signal(150)), tmp_path)
+    _, said = trained(file, QUICK.model_copy(update={"windows": Windows(length="60s", stride="10s")}))
+    (told,) = [line for line in said if line.startswith("not heeded")]
+    assert "windows.length 1m, windows.stride 10s" in told
+    assert "here they are of 90s every 1s" in told
+    assert said.index(told) < next(i for i, line in enumerate(said) if "frames of" in line and "to learn from" in line)
+    _, said = trained(file)
+    assert not any(line.startswith("not heeded") for line in said)

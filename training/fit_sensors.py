@@ -25,9 +25,11 @@ from models.scenes import F32, F64, I64, Scenes
 from models.sensors import Fitted, Scaling, SensorDetector, initial_row
 from models.sensors_bundle import pack
 from models.stuck import limits
+from stream_app.config import Windows
 from stream_app.intervals import Interval
 from stream_app.recipe import DEFAULT, Recipe
 from stream_app.threshold.population import FEWEST_SCORES, fit_population
+from stream_app.windows.extents import unheeded
 from training.dataset import Dataset, cut, outside
 from training.fit_budget import within
 from training.fit_networks import Trained as Networks
@@ -68,6 +70,7 @@ class SensorTraining:
     trim: bool = False  # leave out frames that are strange among their own: against anomalies that nobody noticed
     like: Fitted | None = None  # the bundle to be followed: windows and sensors stay as they are there
     sample: Sample | None = None  # of what `like` was trained on: rehearsed, and its network is gone on from
+    asked: Windows | None = None  # what the settings ask for, and is not heeded: windows are chosen by the data
     noise: bool = False  # tell from which membership on a window is noise: for alarms.also
     say: Callable[[str], None] = lambda _: None
 
@@ -86,9 +89,10 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     began = time.monotonic()
     data = data if how.like is None else data.with_sensors(how.like.sensors)
     seen = look(data) if how.like is None else look_again(data, how.like)
-    for note in seen.notes:
-        how.say(note)
     spec = WindowSpec(seen.grid.length * seen.grid.step_us, seen.grid.stride * seen.grid.step_us)
+    for note in (*seen.notes, unheeded(how.asked, spec)):
+        if note:
+            how.say(note)
     scenes, left_out = outside(cut(data, spec), data.entities, how.without)
     scaling = _scale(scenes, len(data.sensors))
     table = _table(scenes, seen.grid, scaling)

@@ -16,6 +16,7 @@ from stream_app.config import Alarms, Config
 from stream_app.errors import ConfigurationError, UsageError
 from stream_app.intervals import Interval
 from stream_app.recipe import Recipe
+from stream_app.windows.extents import unheeded
 from training.dataset import Dataset
 from training.ranks import ALONE, Ranks, local_device
 from training.rehearsal import Sample
@@ -71,6 +72,8 @@ def _tokens(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, Any
         say=say,
     )
     windows = how.like.windows if how.like else _counted(how.config) or wanted.windows
+    if words := unheeded(how.config.windows if how.config else None, windows):
+        say(words)
     start = None
     if isinstance(how.like, TokenDetector) and isinstance(how.sample, Sessions):
         start = Start(how.like, how.sample)
@@ -87,7 +90,8 @@ def _sensors(data: Dataset, how: Making, say: Say) -> tuple[Bundle, dict[str, An
     wanted = SensorTraining(
         how.seed, recipe, local_device(device_of(how.device)), how.ranks, how.budget_s, a_week, say=say
     )
-    wanted = replace(wanted, noise="noise" in how.alarms.also)
+    asked = how.config.windows if how.config else None
+    wanted = replace(wanted, asked=asked, noise="noise" in how.alarms.also)
     sample = how.sample if isinstance(how.sample, Sample) else None
     made = fit(data, replace(wanted, without=how.without, like=like, trim=how.trim, sample=sample))
     return made.bundle, made.report

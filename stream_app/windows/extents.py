@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from models.detector import Detector, WindowSpec
-from stream_app.config import Config
+from stream_app.config import Config, Windows
 from stream_app.durations import duration_text
 from stream_app.errors import ConfigurationError
 
@@ -29,6 +29,22 @@ def misfit(config: Config, detector: Detector) -> str | None:
     return (
         f"windows of {_told(asked)} are asked for, and the bundle was fitted to windows of {_told(fitted)}: neither"
         " its scores nor its alarm rate are what they were there. Leave out windows.length and windows.stride"
+    )
+
+
+def unheeded(asked: Windows | None, chosen: WindowSpec) -> str | None:
+    """What is to be said where training is asked for other windows than it chooses: a worker would cut what is asked
+    for, to which nothing was fitted."""
+    own: dict[str, int | str] = {"length": chosen.length_us, "stride": chosen.stride_us}
+    if chosen.counted:
+        own = {"length": f"{chosen.length_tokens} tokens", "stride": f"{chosen.stride_tokens} tokens"}
+    wanted = {name: extent for name in own if (extent := getattr(asked, name, None)) is not None}
+    if all(_same(extent, own[name]) for name, extent in wanted.items()):
+        return None
+    words = (f"windows.{name} {e if isinstance(e, str) else duration_text(e)}" for name, e in wanted.items())
+    return (
+        f"not heeded: {', '.join(words)}. Windows follow the rates of the sensors, or the bundle that is followed; here"
+        f" they are of {_told(chosen)}. Leave out windows.length and windows.stride"
     )
 
 
