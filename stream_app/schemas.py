@@ -39,6 +39,7 @@ class Score(Struct):
     entity: str
     data_start_time: Rfc3339
     data_end_time: Rfc3339
+    position: Annotated[int, Meta(description="Of the first token in its session; 0 for windows of time.")]
     anomaly_score: float | None
     threshold: float | None
     tail_probability: Probability | None

@@ -120,3 +120,21 @@ def test_a_shadow_goes_live_if_each_figure_is_within_its_limit(missed: list[str]
     made = gate_of(replace(SEEN, **changes), Gates())
     assert [check.name for check in made.checks if not check.passed] == missed
     assert made.passed == (not missed)
+
+
+@pytest.mark.kafka
+def test_windows_of_tokens_that_share_their_times_are_compared_one_by_one(place: Place) -> None:
+    scores, shadow = (f"{place.name}-{name}" for name in ("scores", "scores-shadow"))
+    create_topics(place.kafka.bootstrap, {scores: 1, shadow: 1})
+    at = "2026-01-01T00:00:00Z"  # all of one record, which has one time for its tokens
+
+    def said(position: int, anomalous: bool, bundle: str) -> Record:
+        body = {"entity": "e", "data_start_time": at, "data_end_time": at, "position": position}
+        return b"e", orjson.dumps(body | {"anomalous": anomalous, "bundle": bundle}), 2000
+
+    produce(place.kafka.bootstrap, scores, [said(32 * i, False, "old") for i in range(4)], 1)
+    produce(place.kafka.bootstrap, shadow, [said(32 * i, i == 1, "new") for i in range(4)], 1)
+    topics = place.config.topics.model_copy(update={"scores": scores})
+    config = place.config.model_copy(update={"topics": topics})
+    seen = apart(lambda: compare(config, "new", 1000, 0.25))
+    assert (seen.windows, seen.agreement, seen.alarmed) == (4, 0.75, 0.25)

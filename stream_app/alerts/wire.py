@@ -61,6 +61,7 @@ def _score_columns(windows: ScoredWindows, topic: str, partition: int) -> dict[s
         "entity": windows.entities,
         "data_start_time": rfc3339s(scenes.start_us),
         "data_end_time": rfc3339s(scenes.end_us),
+        "position": scenes.position.tolist(),
         "anomaly_score": scored.score.tolist(),
         "threshold": judged.threshold.tolist(),
         "tail_probability": judged.tail_probability.tolist(),

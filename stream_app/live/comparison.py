@@ -17,7 +17,7 @@ from stream_app.live.topics import partition_counts
 from stream_app.model_store.gate import most_episodes
 from stream_app.model_store.pointers import Check, Gate
 
-Window = tuple[str, str]  # entity, end
+Window = tuple[str, str, str, int]  # entity, start, end, index of the first token: tokens may share all of their times
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,13 @@ def gate_of(seen: Compared, limits: Gates) -> Gate:
 
 def _windows(said: list[dict[str, Any]], digest: str | None) -> dict[Window, bool]:
     """Whether each window was in alarm; of a window that was said twice the last word."""
-    return {
-        (str(one.get("entity")), str(one.get("data_end_time"))): bool(one.get("anomalous"))
-        for one in said
-        if digest is None or one.get("bundle") == digest
-    }
+    return {_window(one): bool(one.get("anomalous")) for one in said if digest is None or one.get("bundle") == digest}
+
+
+def _window(said: dict[str, Any]) -> Window:
+    entity, start, end = (str(said.get(name)) for name in ("entity", "data_start_time", "data_end_time"))
+    position = said.get("position")  # what was written before it was told is of time, nearly always
+    return entity, start, end, position if isinstance(position, int) else 0
 
 
 async def _since(config: Config, topic: str, since_ms: int) -> list[dict[str, Any]]:
