@@ -6,12 +6,14 @@ In: embeddings. Out: cluster and membership probability, as the method itself wo
     gmm, bayesian_gmm              the component with the largest responsibility, and that responsibility
     kmeans, minibatch_kmeans       the nearest centre, and 1 - its distance / that of the next: 0 between the two
 
-On disk: `clusters.json` and `clusters.safetensors`, in one folder.
+On disk: `clusters.json` and the arrays in `clusters-DIGEST.safetensors`, which it names, in one folder.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from models.placement import ARRAYS, Placement, assign, placement
 from models.scenes import F32, F64, I32
 
 METHODS = ("hdbscan", "bayesian_gmm", "gmm", "kmeans", "minibatch_kmeans")
-SETTINGS, DATA = "clusters.json", "clusters.safetensors"
+SETTINGS = "clusters.json"
+DATA = re.compile(r"clusters(-[0-9a-f]{16})?\.safetensors")  # the first ones were all named alike
 SCHEMA_VERSION = 1
 ROWS = 4096  # points compared with all centres at one time
 
@@ -119,23 +122,37 @@ def _likeliest(model: Any, x: F64) -> tuple[NDArray[np.intp], F64]:
 
 
 def write_clusters(folder: Path, clusters: Clusters) -> None:
-    """Writes both files into a folder, which is made."""
-    from safetensors.numpy import save_file
+    """Writes both files into a folder, which is made. A kill on the way leaves what was there before: the settings, put
+    in their place at once, name the arrays that they go with."""
+    from safetensors.numpy import save
 
     folder.mkdir(parents=True, exist_ok=True)
     model, how = clusters.model, clusters.preparation
     own = model.arrays() if isinstance(model, Placement) else vars(model)
     arrays = {"mean": how.mean, "directions": how.directions} | {f"model/{name}": array for name, array in own.items()}
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    file = f"clusters-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
     settings = {
         "schema_version": SCHEMA_VERSION,
+        "data": file,
         "method": clusters.method,
         "unit": how.unit,
         "min_samples": model.min_samples if isinstance(model, Placement) else None,
         "names": {str(cluster): name for cluster, name in clusters.names.items()},
         "settings": clusters.settings,
     }
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / DATA)
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    _put(folder / file, data)
+    _put(folder / SETTINGS, (json.dumps(settings, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    for old in folder.iterdir():
+        if DATA.fullmatch(old.name) and old.name != file:
+            old.unlink()
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Written beside and renamed: all of it is there, or nothing."""
+    draft = path.with_name(f".{path.name}")
+    draft.write_bytes(data)
+    draft.replace(path)
 
 
 def read_clusters(folder: Path) -> Clusters:
@@ -145,9 +162,11 @@ def read_clusters(folder: Path) -> Clusters:
 
     try:
         settings = json.loads((folder / SETTINGS).read_text())
-        arrays = load_file(folder / DATA)
-        if settings["schema_version"] != SCHEMA_VERSION or settings["method"] not in METHODS:
+        file = str(settings.get("data", "clusters.safetensors"))
+        known = settings["schema_version"] == SCHEMA_VERSION and settings["method"] in METHODS
+        if not (known and DATA.fullmatch(file)):
             raise ClustersProblem(f"{folder / SETTINGS} holds no clusters of schema version {SCHEMA_VERSION}")
+        arrays = load_file(folder / file)
         preparation = Preparation(bool(settings["unit"]), arrays["mean"], arrays["directions"])
         own = {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
         if settings["method"] == "hdbscan":
@@ -158,5 +177,5 @@ def read_clusters(folder: Path) -> Clusters:
     except (OSError, KeyError, TypeError, AttributeError, ValueError, SafetensorError) as problem:
         raise ClustersProblem(f"{folder} holds no clusters that can be read: {problem!r}") from problem
     if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise ClustersProblem(f"{folder / DATA} holds values that are not finite")
+        raise ClustersProblem(f"{folder / file} holds values that are not finite")
     return Clusters(settings["method"], preparation, model, names, dict(settings["settings"]))

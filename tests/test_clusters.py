@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from itertools import permutations
 from pathlib import Path
 from xml.etree import ElementTree
@@ -132,6 +136,28 @@ def test_what_is_no_folder_of_clusters_is_refused(tmp_path: Path) -> None:
     write_clusters(tmp_path, fit_clusters(blobs()[0], Wish("kmeans", 3)))
     (tmp_path / "clusters.json").write_text((tmp_path / "clusters.json").read_text().replace("kmeans", "pickle"))
     with pytest.raises(ClustersProblem, match="schema version"):
+        read_clusters(tmp_path)
+
+
+def test_a_writer_that_is_killed_leaves_what_was_there_before(tmp_path: Path) -> None:
+    """Names given anew used to leave half a file; another fit the arrays of one with the names of the other."""
+    program = Path(__file__).with_name("killed_clusters.py")
+    environment = {**os.environ, "PYTHONPATH": str(program.parent.parent)}
+    done = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    outcomes = [(before, after) for before, after in json.loads(done.stdout)]
+    assert set(outcomes) == {(0, 0), (0, 3), (2, 2), (2, 3)}
+    assert len(outcomes) > 8, "each was killed at several steps"
+
+
+def test_clusters_of_before_their_arrays_had_digests_are_read(tmp_path: Path) -> None:
+    write_clusters(tmp_path, fit_clusters(blobs()[0], Wish("kmeans", 3)))
+    settings = json.loads((tmp_path / "clusters.json").read_text())
+    (tmp_path / settings.pop("data")).rename(tmp_path / "clusters.safetensors")
+    (tmp_path / "clusters.json").write_text(json.dumps(settings))
+    assert len(read_clusters(tmp_path)) == 3
+    (tmp_path / "clusters.json").write_text(json.dumps(settings | {"data": "../clusters.safetensors"}))
+    with pytest.raises(ClustersProblem):
         read_clusters(tmp_path)
 
 
