@@ -16,13 +16,14 @@ from stream_app import scoring
 from stream_app.alerts import episodes as alerts
 from stream_app.alerts import others
 from stream_app.alerts.alert import Speaker
+from stream_app.alerts.silence import Silences
 from stream_app.config import Config
 from stream_app.drift import entities as drift
 from stream_app.drift.fleet import FleetDrift
 from stream_app.errors import ConfigurationError
 from stream_app.keys import Keys, Row
 from stream_app.quiet import Quiet
-from stream_app.samples import DeadLetter
+from stream_app.samples import DeadLetter, Samples
 from stream_app.scoring import Refused, Scoring
 from stream_app.states import Layout, Section
 from stream_app.threshold import stage as threshold
@@ -105,6 +106,8 @@ class Judging:
         origin = alerts.Origin.of(spec)
         self.alerts = alerts.Episodes(origin, keys)
         self.others = others.OtherReasons(origin, spec.detector, keys, spec.config.alarms.also)
+        idle_us = spec.config.windows.idle_us(spec.detector.windows.length_us)
+        self._silences = Silences(origin, keys, idle_us) if "silence" in spec.config.alarms.also else None
         self._quiet, self._keys, self._speaker = spec.quiet, keys, Speaker.of(spec.config.detector, spec.detector)
 
     def update(self, scenes: Scenes) -> Result:
@@ -131,6 +134,14 @@ class Judging:
         said = ScoredWindows(fine, scored, judged, rated.entities, self._speaker)
         drifts = tuple(event for _, event in noticed)
         return Result((), said, rated.refused, tuple(messages), drifts)
+
+    def hear(self, samples: Samples, clock_us: int) -> tuple[tuple[alerts.Alert, ...], I32]:
+        """What there is to say of who came and who did not, and the slots that have just fallen silent. Like `rate` it
+        may be called while windows before are judged."""
+        if self._silences is None:
+            return (), np.empty(0, np.int32)
+        said, fell_silent = self._silences.update(samples, clock_us)
+        return tuple(said), fell_silent
 
     def end(self, slots: I32) -> tuple[alerts.Alert, ...]:
         """Nothing more is awaited of these entities for now: what is open of them closes."""
@@ -225,7 +236,7 @@ def layout_of(spec: PipelineSpec) -> Layout:
     """What the packed state of an entity is made of: what belongs to the bundle apart from what outlives it."""
     if spec.detector is None:
         return Layout(windows.STAGE, (ABSORBED_STAGE,))
-    also = others.stages(spec.config.alarms.also)
+    also = tuple(others.layouts(spec.config.alarms.also))
     sections = Section((alerts.STAGE,)), Section(OWN_STAGES, spec.bundle), Section(also) if also else None
     return Layout(windows.STAGE, (ABSORBED_STAGE,), *sections)
 
@@ -240,5 +251,5 @@ def layouts(spec: PipelineSpec) -> dict[str, Row]:
         threshold.STAGE: threshold.initial(spec.detector.tail, risk_of(spec.config, spec.detector)),
         drift.STAGE: drift.INITIAL,
         alerts.STAGE: alerts.INITIAL,
-        **dict.fromkeys(others.stages(spec.config.alarms.also), alerts.INITIAL),
+        **others.layouts(spec.config.alarms.also),
     }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models.scenes import I32, I64, Scenes, select
+from stream_app.alerts.alert import Alert
 from stream_app.checkpoint import Books, Checkpoint, Swap, metadata, read_books
 from stream_app.judging import (
     ABSORBED_STAGE,
@@ -47,6 +48,7 @@ class Cut:
     letters: tuple[DeadLetter, ...]
     parts: tuple[Scenes, ...]
     over: I32
+    heard: tuple[Alert, ...] = ()  # of who fell silent, and who came back
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Unjudged:
     letters: tuple[DeadLetter, ...]
     parts: tuple[Rated, ...]
     over: I32
+    heard: tuple[Alert, ...] = ()
 
 
 class Pipeline:
@@ -97,7 +100,7 @@ class Pipeline:
     def score(self, cut: Cut) -> Unjudged:
         """What `rate` ends with."""
         rated = () if self.judges is None else tuple(map(self.judges.rate, cut.parts))
-        return Unjudged(cut.letters, rated, cut.over)
+        return Unjudged(cut.letters, rated, cut.over, cut.heard)
 
     def judge(self, unjudged: Unjudged) -> Result:
         """The other half, batch by batch in the same order."""
@@ -108,7 +111,7 @@ class Pipeline:
             if self.shadow is not None:
                 self._tell_shadow(self.shadow, said, unjudged.over)
             closing = self.judges.end(unjudged.over) if len(unjudged.over) else ()
-        return joined(unjudged.letters, said, closing)
+        return joined(unjudged.letters, said, closing + unjudged.heard)
 
     def step_samples(self, samples: Samples) -> Result:
         """Takes samples that are columns already, as a file gives them. Their entities are slots of `keys`."""
@@ -130,7 +133,10 @@ class Pipeline:
         self._welcome(decoded.samples)
         self._enter(decoded)
         closed = self._windows.update(decoded.samples, self._ledger.clock_us)
-        return self._cut(closed, decoded.dead_letters)
+        cut = self._cut(closed, decoded.dead_letters)
+        heard, fell_silent = self.judges.hear(decoded.samples, self._ledger.clock_us) if self.judges else ((), _NOBODY)
+        self._dirty.append(fell_silent)
+        return replace(cut, heard=heard)
 
     def _cut(self, closed: windows.Closed, letters: tuple[DeadLetter, ...]) -> Cut:
         self._book(closed)

@@ -55,7 +55,7 @@ def _score(cuts: Sequence[tuple[Pipeline, Cut]]) -> list[Unjudged]:
         if len(asked) > 1 and (told := _together(asked)) is not None:
             rated.update(zip(mine, told, strict=True))
     return [
-        Unjudged(cut.letters, (rated[i],), cut.over) if i in rated else pipeline.score(cut)
+        Unjudged(cut.letters, (rated[i],), cut.over, cut.heard) if i in rated else pipeline.score(cut)
         for i, (pipeline, cut) in enumerate(cuts)
     ]
 

@@ -16,13 +16,14 @@ from plain_detector import PlainDetector
 
 from models.detector import WindowSpec
 from stream_app.checkpoint import Checkpoint, Swap, read_books
-from stream_app.config import parse
+from stream_app.config import Alarms, parse
 from stream_app.judging import OWN_STAGES, Judging, layouts
 from stream_app.pipeline import Pipeline, PipelineSpec, Result
 from stream_app.samples import RawBatch
 
 START_MS = 1_700_000_000_000
 CONFIG = parse({"detector": "law", "sources": [{"topic": "s"}], "windows": {"lateness": "2s", "idle": "40s"}})
+LAW = CONFIG.model_copy(update={"alarms": Alarms(also=("silence",))})
 SHORT = PlainDetector(windows=WindowSpec(length_us=6_000_000, stride_us=2_000_000))
 FAILING = replace(SHORT, fail_above=0.3, nan_above=0.05)  # on some windows
 NEXT = replace(SHORT, digest="plain-2", gain=3.0)
@@ -71,7 +72,7 @@ def batch(records: list[tuple[str | None, object, float]], first: int) -> RawBat
 
 
 def spec(store: dict[bytes, bytes] | None = None, detector: PlainDetector = SHORT) -> PipelineSpec:
-    return PipelineSpec(CONFIG, detector, "s", 0, {} if store is None else store)
+    return PipelineSpec(LAW, detector, "s", 0, {} if store is None else store)
 
 
 def run(records: list, cuts: list[int], detector: PlainDetector = SHORT) -> tuple[Outcome, Pipeline]:

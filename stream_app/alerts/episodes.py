@@ -152,7 +152,7 @@ class Episodes:
     def _message(self, row: Any, slot: int, status: Status, scored: Scored | None = None, i: int = 0) -> Alert:
         o, entity = self._origin, self._keys.name(slot)
         start, end = rfc3339(row["start_us"]), rfc3339(row["end_us"])
-        alert_id = _digest((o.detector, entity, self._reason), int(row["start_us"]), int(row["position"]))
+        alert_id = identity((o.detector, entity, self._reason), int(row["start_us"]), int(row["position"]))
         label = o.cluster_names.get(int(row["cluster"]))
         worst = scored is not None and status != "closed" and scored.score[i] >= row["score"]
         return Alert(
@@ -175,7 +175,7 @@ class Episodes:
             sensors=self._explain(row, scored.explain(i)) if scored and worst else self._explained(row),
             bundle=o.bundle,
             inputs=(Input(o.topic, o.partition, int(row["first_offset"]), int(row["last_offset"])),),
-            reproduce=_reproduce(o, int(row["first_offset"]), int(row["last_offset"]), alert_id),
+            reproduce=reproduction(o, int(row["first_offset"]), int(row["last_offset"]), alert_id),
         )
 
     def _explain(self, row: Any, parts: tuple[SensorPart, ...]) -> tuple[AlertSensor, ...]:
@@ -247,14 +247,14 @@ class _Window:
             row["membership_probability"] = self.scored.membership_probability[i]
 
 
-def _digest(of: tuple[str, str, Reason], start_us: int, position: int) -> str:
+def identity(of: tuple[str, str, Reason], start_us: int, position: int) -> str:
     """The same episode has the same id whoever finds it, live or in a replay, with whichever bundle."""
     detector, entity, reason = of
     text = "\x00".join((detector, entity, str(start_us), str(position)) + ((reason,) if reason != "tail" else ()))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _reproduce(o: Origin, first_offset: int, last_offset: int, alert_id: str) -> str:
+def reproduction(o: Origin, first_offset: int, last_offset: int, alert_id: str) -> str:
     """The command that reads the same records again."""
     span = f"--partition {o.partition} --from-offset {first_offset} --to-offset {last_offset}"
     source = f"replay --topic {shlex.quote(o.topic)} {span}" if o.live else f"detect --input {shlex.quote(o.topic)}"

@@ -17,10 +17,11 @@ import numpy as np
 
 from models.detector import Detector, Scored
 from models.scenes import I32, Bool, Scenes
+from stream_app.alerts import silence
 from stream_app.alerts.alert import Alert
-from stream_app.alerts.episodes import NOISE_STAGE, Episodes, Origin
+from stream_app.alerts.episodes import INITIAL, NOISE_STAGE, Episodes, Origin
 from stream_app.errors import ConfigurationError
-from stream_app.keys import Keys
+from stream_app.keys import Keys, Row
 from stream_app.threshold.judgement import Judged
 
 MEMBERSHIP = "membership"  # in a bundle's tail: tau, and the share of held-out normal windows that are noise
@@ -84,6 +85,7 @@ def membership_needed(detector: Detector) -> float:
     return tau
 
 
-def stages(also: Sequence[str]) -> tuple[str, ...]:
-    """The rows that the rules need."""
-    return (NOISE_STAGE,) if "noise" in also else ()
+def layouts(also: Sequence[str]) -> dict[str, Row]:
+    """The rows that the rules need, as they are at first."""
+    rows = {"noise": (NOISE_STAGE, INITIAL), "silence": (silence.STAGE, silence.INITIAL)}
+    return dict(rows[reason] for reason in rows if reason in also)
