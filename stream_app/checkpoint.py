@@ -11,7 +11,8 @@ another bundle, none follow. The steps, in this order, each awaited before the n
    A crash after it: nothing has happened.
 1. Alerts, scores and dead letters produced so far, and so all that led to these states, are flushed.
    A crash after it: the windows are scored again from the same states; the alerts come again with the same ids.
-2. The states of the keys touched are written to the changelog, each stamped with the number of windows it has absorbed.
+2. The states of the keys touched are written to the changelog, each stamped with the number of windows it has absorbed,
+   and with the offsets by which a replay finds it again (`stream_app.stamps`).
    A crash after it (or amid it): records are read again from the old offset and the same windows close again; those a
    state has absorbed count their samples and change nothing else.
 3. The safe offset is committed, with the accounting of everything below it, the partition's clock and the bundle as

@@ -75,6 +75,7 @@ class StateCodec:
         self._layout = layout
         self._digest = _digest(keys, (layout.ingest, *layout.carried))
         self._tags = {section.tag(keys): section for section in layout.sections}
+        self._own = layout.own.tag(keys) if layout.own else None
         self._size = keys[layout.ingest].dtype.itemsize
         self._carried_size = sum(keys[stage].dtype.itemsize for stage in layout.carried)
         bundle = layout.own.bundle if layout.own else ""
@@ -104,6 +105,15 @@ class StateCodec:
         """Offset of the tombstone that ended the session; -1 while it lives. Raises ConfigurationError."""
         return int(self._header(state)[4])
 
+    def fits(self, state: bytes, committed: int) -> bool:
+        """Whether the state holds the windows row of this offset. Raises ConfigurationError."""
+        _, _, now, before, _ = self._header(state)
+        return now <= committed or before == committed
+
+    def has_own(self, state: bytes) -> bool:
+        """Whether it holds rows of the bundle's own."""
+        return self._own in self.sections(state)
+
     def decode(self, keys: Keys, slot: int, state: bytes, committed: int) -> bool:
         """Puts a state into a slot, the windows row being that of the offset `committed`.
 
@@ -121,7 +131,7 @@ class StateCodec:
         found = dict(_sections(rest[self._carried_size :])) if magic == _MAGIC else {}
         for tag in self._tags.keys() & found.keys():
             keys.unpack(slot, self._tags[tag].stages, found[tag])
-        return self._layout.own is not None and self._layout.own.tag(keys) in found
+        return self._own in found
 
     def sections(self, state: bytes) -> dict[bytes, bytes]:
         """What anybody has written into a state, by tag."""

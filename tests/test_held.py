@@ -17,6 +17,7 @@ from stream_app.live.following import Model, Models
 from stream_app.live.held import Held, Hosting, Start, start_of
 from stream_app.live.leases import Lease
 from stream_app.shadow import Beside
+from stream_app.stamps import Recovered
 
 TP = TopicPartition("s", 0)
 LEASE = Lease(1, "m")
@@ -33,7 +34,7 @@ class Two(Models):
 
 
 def hosting(states: dict[bytes, bytes]) -> Hosting:
-    return Hosting(CONFIG, Two(NEW), None, None, lambda tp: states, None, None)  # type: ignore[arg-type]
+    return Hosting(CONFIG, Two(NEW), None, None, lambda tp: Recovered(states), None, None)  # type: ignore[arg-type]
 
 
 def started(commit: OffsetAndMetadata, end: int = 100) -> Start:

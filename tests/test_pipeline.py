@@ -195,12 +195,16 @@ def swapped_in_place(records: list, at: int) -> tuple[Outcome, Pipeline]:
     pipeline, outcome = Pipeline(spec()), Outcome()
     part = batch(records[:at], 0)
     outcome.take(pipeline.step(part), part.offsets)
+    exchange(pipeline)
+    finish(records, outcome, pipeline, at)
+    return outcome, pipeline
+
+
+def exchange(pipeline: Pipeline) -> None:
     pipeline.judges = Judging(spec(detector=NEXT), pipeline.keys)
     for stage in OWN_STAGES:
         row = layouts(spec(detector=NEXT))[stage]
         pipeline.keys[stage][:] = pipeline.keys._initial[stage] = row
-    finish(records, outcome, pipeline, at)
-    return outcome, pipeline
 
 
 @settings(max_examples=100, deadline=None)

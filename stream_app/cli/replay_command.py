@@ -45,6 +45,14 @@ def replay(
     warm_up: Annotated[
         str | None, typer.Option(help="Before the range, to rebuild the state: 1h, 0, all. Default: 4,000 windows.")
     ] = None,
+    state: Annotated[
+        str,
+        typer.Option(
+            help="The state at the beginning, from: changelog (what workers wrote by then, if compaction has left it), "
+            "warm-up, or auto: warm-up where that is given or reaches the topic's first record, else changelog, "
+            "where it can't be had warm-up."
+        ),
+    ] = "auto",
     processes: Annotated[int, typer.Option(min=1, help="Partitions replayed at a time.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read, and read nothing.")] = False,
     config: Annotated[Path | None, typer.Option(help="For lateness, alarms, brokers and the detector's name.")] = None,
@@ -54,7 +62,9 @@ def replay(
     """What a model says of a past range of a topic, or two models; groups and topics are not touched.
 
     Writes scores, frames, entities, alerts, the accounting and report.html into a folder; of two models into a/ and b/,
-    with diff.json. A replay that was killed goes on where it was when it is asked for again.
+    with diff.json. A replay that was killed goes on where it was when it is asked for again. Two replays write the same
+    bytes, unless compaction removes from the changelog, before the second, what --state auto took from it for the
+    first: the report says from what the state was rebuilt.
     """
     from stream_app.files.arrow_alone import load_arrow_alone
 
@@ -68,7 +78,8 @@ def replay(
         raise UsageError("--out is needed, a folder for the results")
     span = _range({"from": start, "by_duration": by_duration, "from_file": from_file}, topic, end)
     span = _of_partition(span, partition, from_offset, to_offset)
-    order = Order(topic, tuple(model), out or Path("unused"), span, _warm_up_ms(warm_up), config, brokers, processes)
+    place, warm_up_ms = out or Path("unused"), _warm_up_ms(warm_up)
+    order = Order(topic, tuple(model), place, span, warm_up_ms, config, brokers, processes, _state(state, warm_up))
     if dry_run:
         _show_plan(order, as_json)
         return
@@ -94,6 +105,16 @@ def _of_partition(span: Range, partition: int | None, first: int | None, last: i
     from dataclasses import replace
 
     return replace(span, partition=partition, first_offset=first, last_offset=last)
+
+
+def _state(text: str, warm_up: str | None) -> str:
+    from stream_app.replay.run import CHANGELOG, STATES_FROM
+
+    if text not in STATES_FROM:
+        raise UsageError(f"--state is one of {', '.join(STATES_FROM)}, not {text!r}")
+    if text == CHANGELOG and warm_up is not None:
+        raise UsageError("--warm-up is not read with --state changelog; leave one of them out")
+    return text
 
 
 def _warm_up_ms(text: str | None) -> int | None:

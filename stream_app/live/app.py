@@ -25,6 +25,7 @@ from stream_app.config import Config, Worker
 from stream_app.live.fetching import Fetched, Gates, PartitionReader
 from stream_app.live.preflight import changelog_topic
 from stream_app.live.transport import Transport
+from stream_app.stamps import Recovered
 
 # More would hold whole batches of the changelog in memory; with one, Faust goes on reading it after the recovery.
 _RECOVERY_BATCHES = 2
@@ -70,12 +71,12 @@ class PartitionStates(Store):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.by_partition: dict[int, dict[bytes, bytes]] = {}
+        self.by_partition: dict[int, Recovered] = {}
         self.n_recovered = 0
 
-    def of(self, partition: int) -> dict[bytes, bytes]:
+    def of(self, partition: int) -> Recovered:
         """The states of one partition, by key. It is the live dictionary."""
-        return self.by_partition.setdefault(partition, {})
+        return self.by_partition.setdefault(partition, Recovered())
 
     def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:
         for event in batch:
@@ -86,6 +87,7 @@ class PartitionStates(Store):  # type: ignore[misc]
                     states.pop(key, None)
                 else:
                     states[key] = value
+            states.note(records.headers)
             self.n_recovered += len(records)
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:

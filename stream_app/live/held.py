@@ -8,6 +8,7 @@ it has come.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ from stream_app.pipeline import Pipeline, PipelineSpec, Result
 from stream_app.quiet import Quiet
 from stream_app.samples import RawBatch
 from stream_app.shadow import Beside
+from stream_app.stamps import Recovered
 
 log = structlog.get_logger("worker")
 
@@ -81,12 +83,15 @@ class Held:
     shadow: Model | None = None
     beside: Beside | None = None  # told last
     traces: Traces = field(default_factory=Traces)
+    writer: bytes = field(default_factory=lambda: os.urandom(8))  # in the stamps of its states
 
     @classmethod
     def begin(cls, hosting: Hosting, tp: TopicPartition, start: Start) -> Held:
         """A partition just given, its states recovered; or just handed over to another bundle."""
-        model = start.model
-        spec = PipelineSpec(hosting.config, model.detector, tp.topic, tp.partition, hosting.states(tp), model.name)
+        model, states = start.model, hosting.states(tp)
+        if states.unstamped:  # what they know can't have been read later
+            states.reach = max(states.reach, start.told)
+        spec = PipelineSpec(hosting.config, model.detector, tp.topic, tp.partition, states, model.name)
         pipeline = Pipeline(replace(spec, quiet=hosting.quiet))
         pipeline.restore(start.commit.offset, start.commit.metadata)
         return cls(pipeline, start, start.commit, start.commit.offset, pipeline.accounting())
@@ -157,7 +162,7 @@ class Hosting:
     models: Models
     publisher: Publisher
     metrics: Metrics
-    states: Callable[[TopicPartition], dict[bytes, bytes]]
+    states: Callable[[TopicPartition], Recovered]
     shadowing: Shadowing
     guard: Guard
     until: Mapping[TopicPartition, int] | None = None  # None: for ever

@@ -29,6 +29,7 @@ from stream_app.pipeline import Result
 from stream_app.records import letters
 from stream_app.samples import DeadLetter, Headers, RawBatch
 from stream_app.shadow import Agreement, Beside
+from stream_app.stamps import Stamp
 
 # Long enough to fill a batch, short against everything a person notices.
 _LINGER_MS = 5
@@ -110,9 +111,11 @@ class Publisher:
         for partition, scores in rows.items():
             await self._send_many(topic, partition, scores)
 
-    async def write_states(self, topic: str, partition: int, states: Mapping[bytes, bytes | None]) -> None:
+    async def write_states(
+        self, topic: str, partition: int, states: Mapping[bytes, bytes | None], stamp: Stamp
+    ) -> None:
         """Writes states to the changelog of a source partition; None deletes."""
-        await self._send_many(changelog_topic(self._config, topic), partition, states.items())
+        await self._send_many(changelog_topic(self._config, topic), partition, states.items(), stamp.headers())
 
     async def tell_swap(self, topic: str, partition: int, swap: Swap) -> None:
         """From which offset on another bundle scores a partition."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiokafka.structs import OffsetAndMetadata
@@ -16,6 +16,7 @@ from aiokafka.structs import OffsetAndMetadata
 from stream_app.checkpoint import Checkpoint
 from stream_app.live.held import Held, Hosting, Kafka
 from stream_app.live.leases import Fenced, commit_patiently
+from stream_app.stamps import Stamp
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Saving:
     async def write(self, ours: Callable[[], bool]) -> None:
         """0 to 3. `ours`: whether the partitions are still held. Raises Fenced, BrokerUnreachable."""
         publisher, began = self.hosting.publisher, time.monotonic()
+        stamps = {tp: self._stamp(tp) for tp in self.taken}
         before = {tp: held.committed for tp, held in self.held.items()}
         await self._commit(before)  # 0
         await publisher.flush()  # 1
@@ -38,7 +40,7 @@ class Saving:
         if not ours():
             raise Fenced("the partitions were given up while the checkpoint was made")
         for tp, checkpoint in self.taken.items():  # 2
-            await publisher.write_states(tp.topic, tp.partition, checkpoint.states)
+            await publisher.write_states(tp.topic, tp.partition, checkpoint.states, stamps[tp])
         await publisher.flush()
         await self._commit({tp: _commit_of(checkpoint) for tp, checkpoint in self.taken.items()})  # 3
 
@@ -47,7 +49,15 @@ class Saving:
         for tp, checkpoint in self.taken.items():
             self.held[tp].committed = _commit_of(checkpoint)
             self.held[tp].traces.forget(checkpoint.offset)
-            await self.hosting.publisher.write_states(tp.topic, tp.partition, dict.fromkeys(checkpoint.ended))
+            ended = dict.fromkeys(checkpoint.ended)
+            await self.hosting.publisher.write_states(tp.topic, tp.partition, ended, self._stamp(tp))
+
+    def _stamp(self, tp: Any) -> Stamp:
+        held, states = self.held[tp], self.hosting.states(tp)
+        commit = held.committed.offset, held.committed.metadata
+        stamp = Stamp.made(self.taken[tp].metadata, commit, held.writer)
+        states.reach = max(states.reach, stamp.reach)
+        return replace(stamp, reach=states.reach)
 
     async def _commit(self, commits: Mapping[Any, OffsetAndMetadata]) -> None:
         (lease,) = {held.lease for held in self.held.values()}

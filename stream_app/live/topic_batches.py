@@ -6,7 +6,7 @@ In: a topic. Out: `RawBatch`es, each partition's in order. Remembers: nothing; n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -67,7 +67,7 @@ async def batches(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> 
         yield batch
 
 
-async def batches_between(consumer: AIOKafkaConsumer, wanted: Bounds) -> AsyncIterator[RawBatch]:
+async def batches_between(consumer: AIOKafkaConsumer, wanted: Bounds) -> AsyncGenerator[RawBatch, None]:
     """The records of ranges of offsets, each partition's in order. What retention has taken meanwhile is not there.
 
     The consumer is left at the ends, those of empty ranges too: who polls it further hears what comes after.

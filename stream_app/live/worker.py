@@ -36,6 +36,7 @@ from stream_app.live.shadowing import Shadowing
 from stream_app.live.topic_batches import consumer_of
 from stream_app.live.watchdog import TICK_S, Alive, Watchdog
 from stream_app.model_store.topic import reaching
+from stream_app.stamps import Recovered
 from stream_app.windows.extents import misfit
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ async def run_worker(
             until = await _ends(config, plan) if until_end else None
             async with _publisher(config, plan) as publisher, heard(config) as quiet:
 
-                def states(tp: TopicPartition) -> dict[bytes, bytes]:
+                def states(tp: TopicPartition) -> Recovered:
                     return app.states[tp.topic].of(tp.partition)
 
                 shadowing = Shadowing(config.shadow.budget, publisher, metrics)

@@ -1,4 +1,4 @@
-"""Where the records of a range lie: offsets per partition, the warm-up before them, and what is missing.
+"""Where the records of a range lie: offsets per partition, what is read before them, and what is missing.
 
 In: a topic and a `Range`. Out: `Plan`. Remembers: nothing; Kafka is asked, without a group, and nothing is changed.
 """
@@ -24,6 +24,16 @@ _RECORD_WAIT_MS = 5_000
 
 
 @dataclass(frozen=True)
+class History:
+    """States that workers wrote to the changelog before the range. They know of no record from `reach` on; `clock_us`:
+    the partition's, as of the slice's `warm_up`, from which they go on."""
+
+    reach: int
+    clock_us: int
+    states: int
+
+
+@dataclass(frozen=True)
 class Slice:
     """Offsets of one partition: [warm_up, begin) only rebuilds the state, [begin, end) is reported."""
 
@@ -31,16 +41,23 @@ class Slice:
     warm_up: int
     begin: int
     end: int
+    history: History | None = None  # None: nothing is known before the warm-up
 
     @property
     def records(self) -> int:
         """At most so many are reported; offsets without a record count as well."""
         return self.end - self.begin
 
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Slice:
+        """From `asdict`."""
+        history = data["history"]
+        return cls(**data | {"history": History(**history) if history else None})
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be read. `exact`: the warm-up begins with the stream, so the state is the live one."""
+    """What will be read. `exact`: the warm-up begins with the stream, or the state is what workers wrote."""
 
     topic: str
     slices: tuple[Slice, ...]
@@ -62,7 +79,7 @@ class Plan:
     @classmethod
     def of(cls, data: dict[str, Any]) -> Plan:
         """From `as_dict`."""
-        slices = tuple(Slice(**s) for s in data["slices"])
+        slices = tuple(map(Slice.of, data["slices"]))
         return cls(data["topic"], slices, bool(data["exact"]), tuple(data["notes"]))
 
 
@@ -91,7 +108,7 @@ async def find(config: Config, topic: str, span: Range, warm_up_ms: int) -> Plan
         notes = [*_lost(span, kept), *[note async for note in _gaps(consumer, span, kept)]]
     if not any(s.records for s in slices):
         raise ConfigurationError(await _nothing(config, kept))
-    if "compact" in _cleanup(config, topic):
+    if "compact" in setting(config, topic, "cleanup.policy"):
         notes.append(
             f"{topic} is compacted: of each key older records may be gone, which the live worker had read; "
             "a replay sees only what is left"
@@ -167,13 +184,13 @@ async def _nothing(config: Config, kept: dict[TopicPartition, _Kept]) -> str:
     return f"no record lies in the range: {'; '.join(lines)}"
 
 
-def _cleanup(config: Config, topic: str) -> str:
-    """The topic's cleanup.policy; empty where the broker does not say."""
+def setting(config: Config, topic: str, name: str) -> str:
+    """A setting of a topic; empty where the broker does not say."""
 
     async def ask(admin: Any) -> str:
         answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
         entries = [entry for answer in answers for resource in answer.resources for entry in resource[4]]
-        return next((str(entry[1]) for entry in entries if entry[0] == "cleanup.policy"), "")
+        return next((str(entry[1]) for entry in entries if entry[0] == name), "")
 
     try:
         return ask_cluster(config.brokers, ask, **security_settings(config.security))

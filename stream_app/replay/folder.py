@@ -7,7 +7,7 @@ In: what is asked for. Out: the plan to work on. Remembers: nothing that is not 
     DIR/a/ DIR/b/              with two: the same for each
     DIR/diff.json diff.parquet what differs between them
     DIR/report.html ...        to be read by people
-    DIR/.replay/               while it runs: the plan, and a folder per part
+    DIR/.replay/               while it runs: the plan, states it begins with, and a folder per part
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from stream_app.errors import UsageError
 from stream_app.intervals import Interval
 from stream_app.quiet import Quiet
 from stream_app.replay.finding import Plan
+from stream_app.replay.history import STATES
 from stream_app.replay.merging import NAMES
 
 WORK, PLAN, HEADER = ".replay", "plan.json", "replay.json"
+_KEPT = ("lock", STATES)  # when another replay begins: what it has found already
 _OURS = {*NAMES, "a", "b", "diff.json", "diff.parquet", "report.html", "report.json", "report", HEADER, WORK}
 
 
@@ -64,7 +66,7 @@ def begin(out: Path, request: dict[str, Any], plan: Plan, quiet: Sequence[Interv
         if path.name != WORK:
             _remove(path)
     for path in (out / WORK).iterdir():
-        if path.name != "lock":
+        if path.name not in _KEPT:
             _remove(path)
     unfinished = out / WORK / f"{PLAN}.unfinished"
     kept = {"request": request, "plan": plan.as_dict(), "quiet": [asdict(one) for one in quiet]}

@@ -24,13 +24,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from models.detector import Detector
 from models.scenes import I64
-from stream_app.checkpoint import Swap
+from stream_app.checkpoint import Books, Swap, metadata
 from stream_app.config import Config
 from stream_app.files.results import ResultFolder
 from stream_app.pipeline import Pipeline, PipelineSpec, Result, ScoredWindows, Unjudged
 from stream_app.quiet import Quiet
 from stream_app.replay.bundles import Used
 from stream_app.replay.finding import Slice
+from stream_app.replay.history import states_of
 from stream_app.replay.reading import ahead, records
 from stream_app.samples import RawBatch
 
@@ -55,7 +56,7 @@ class Part:
     @classmethod
     def of(cls, data: dict[str, Any]) -> Part:
         """From `asdict`, or its JSON."""
-        return cls(data["label"], Slice(**data["slice"]), tuple(Used(**used) for used in data["bundles"]))
+        return cls(data["label"], Slice.of(data["slice"]), tuple(Used(**used) for used in data["bundles"]))
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ async def run_part(place: Place, part: Part, consumer: AIOKafkaConsumer, tell: T
     shutil.rmtree(folder, ignore_errors=True)
     known = [place.opened(used) for used in part.bundles if not used.shadow]
     names = [name for detector in known for name in detector.part_names]
-    pipeline = Pipeline(_spec(place, part, part.bundles[0], {}))
-    pipeline.restore(s.warm_up, "")
+    pipeline = Pipeline(_spec(place, part, part.bundles[0], states_of(place.folder, s)))
+    pipeline.restore(s.warm_up, metadata(Books(clock_us=s.history.clock_us)) if s.history else "")
     threads = ThreadPoolExecutor(1, "scoring"), ThreadPoolExecutor(1, "judging")
     with ResultFolder(folder, known[0], place.config.detector, names) as results, threads[0], threads[1]:
         run = _Run(place, part, pipeline, results, _Sample(folder), tell, threads)

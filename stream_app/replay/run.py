@@ -3,7 +3,7 @@
 In: a topic, a range and bundles. Out: a folder; see `stream_app.replay.folder`. Remembers: nothing; it reads without a
 group, so the live group, its offsets and its topics are never touched.
 
-    find    the range as offsets per partition, and a warm-up before it that rebuilds the state
+    find    the range as offsets per partition, and before it the state: of the changelog's history, or by a warm-up
     parts   each partition under each model, in processes of their own; a part that is done is not done again
     merge   parts end to end, in the order of partitions, so that two replays write the same
     compare alerts of A and of B
@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from stream_app.replay import folder
 from stream_app.replay.bundles import Named, open_models
 from stream_app.replay.difference import Difference, difference, write
 from stream_app.replay.finding import Plan, Slice, find
+from stream_app.replay.history import Search
 from stream_app.replay.merging import ACCOUNTING, alerts_of, merge
 from stream_app.replay.parts import Part, Place, is_done, run_part
 from stream_app.replay.processes import Shared, run_parts
@@ -44,12 +45,14 @@ from stream_app.replay.settings import of_topic
 
 WARM_WINDOWS = 4_000  # the threshold's longest memory but for its largest peaks
 WARM_MS_MIN = 3_600_000
+AUTO, CHANGELOG, WARM_UP = STATES_FROM = ("auto", "changelog", "warm-up")
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for. `warm_up_ms`: None chooses; `models`: one bundle, or two to be compared."""
+    """What is asked for. `warm_up_ms`: None chooses; `models`: one bundle, or two to be compared; `state`: from what it
+    is rebuilt, one of STATES_FROM."""
 
     topic: str
     models: tuple[str, ...]
@@ -59,6 +62,7 @@ class Order:
     config: Path | None = None
     brokers: str | None = None
     processes: int = 1
+    state: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def replay_here(order: Order, config: Config, models: tuple[Named, ...], say: Sa
 def dry_run(order: Order) -> Plan:
     """What a replay would read. Raises as `replay` does."""
     config = of_topic(connection(order.config, order.brokers), order.topic)
-    return _find(order, config, open_models(config, order.topic, order.models))
+    return _find(order, Search(config, open_models(config, order.topic, order.models), None))
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ class _Run:
         config = self.config.model_dump(mode="json")
         span, warm = self.order.span.as_dict(), self.order.warm_up_ms
         asked = {"topic": self.order.topic, "range": span, "warm_up_ms": warm, "models": models, "config": config}
+        asked["state"] = self.order.state
         return dict(json.loads(json.dumps(asked | {"tailrace": __version__}, default=asdict)))
 
     @property
@@ -143,7 +148,7 @@ def _replay(run: _Run) -> Replayed:
         if plan is None:
             if folder.is_finished(out):
                 run.say(f"{out} holds an earlier replay, which is replaced")
-            plan = _find(run.order, run.config, run.models)
+            plan = _find(run.order, Search(run.config, run.models, out / folder.WORK))
             folder.begin(out, run.request, plan, asyncio.run(in_effect(run.config)))
         for note in plan.notes:
             run.say(note)
@@ -158,7 +163,10 @@ def _replay(run: _Run) -> Replayed:
 
 
 def _part(named: Named, s: Slice) -> Part:
-    return Part(named.label, s, named.within(s.partition, s.warm_up, s.end))
+    if s.history is None:
+        return Part(named.label, s, named.within(s.partition, s.warm_up, s.end))
+    used = named.within(s.partition, s.history.reach, s.end)  # what closed below was judged before, by whichever bundle
+    return Part(named.label, s, tuple(replace(u, at=s.warm_up) if u.at == s.history.reach else u for u in used))
 
 
 def _results(run: _Run, plan: Plan, parts: list[Part], course: tuple[int, float]) -> Replayed:
@@ -200,10 +208,27 @@ def _results(run: _Run, plan: Plan, parts: list[Part], course: tuple[int, float]
 
 def warm_up_said(plan: Plan) -> str:
     """From what the state at the beginning of the range was rebuilt."""
-    n = plan.warm_up_records
-    if plan.exact and not n:
+    written = [s for s in plan.slices if s.history is not None]
+    rest = [s for s in plan.slices if s.history is None]
+    if not written:
+        return _said(rest)
+    n = sum(s.begin - s.warm_up for s in written)
+    said = f"the live one: what workers had written to the changelog, taken on by {n:,} records before the range"
+    if not rest:
+        return said
+    return f"in {_names(written)} {said}; in {_names(rest)} {_said(rest)}"
+
+
+def _names(slices: list[Slice]) -> str:
+    return f"partition{'s' if len(slices) > 1 else ''} {', '.join(str(s.partition) for s in slices)}"
+
+
+def _said(slices: list[Slice]) -> str:
+    """Of partitions whose workers' states are not used."""
+    n, exact = sum(s.begin - s.warm_up for s in slices), all(s.warm_up == 0 for s in slices)
+    if exact and not n:
         return "new, since the range begins with the topic's first record, so it is the live one"
-    if plan.exact:
+    if exact:
         return f"rebuilt from the topic's first record on ({n:,} before the range), so it is the live one"
     if not n:
         return "none: entities begin with the population's tail, as if never seen"
@@ -216,17 +241,20 @@ def _accounting(path: Path) -> Accounting:
     return Accounting(*(int(books[name]) for name in names))
 
 
-def _find(order: Order, config: Config, models: tuple[Named, ...]) -> Plan:
+def _find(order: Order, search: Search) -> Plan:
+    config, models = search.config, search.models
     kinds = {named.detector.kind for named in models}
     if len(kinds) > 1:
         raise ConfigurationError("one of the models is of sensors and the other of tokens; they read different topics")
     warm = order.warm_up_ms if order.warm_up_ms is not None else warm_up_ms(models)
     plan = asyncio.run(find(config, order.topic, order.span, warm))
+    if order.state == CHANGELOG or (order.state == AUTO and order.warm_up_ms is None):
+        plan = asyncio.run(search.remembered(plan, order.state == CHANGELOG))
     ranges = {s.partition: (s.warm_up, s.end) for s in plan.slices}
     return replace(plan, notes=(*plan.notes, *(note for named in models for note in named.notes(ranges))))
 
 
-def warm_up_ms(models: tuple[Named, ...]) -> int:
+def warm_up_ms(models: Sequence[Named]) -> int:
     """So long that the threshold has seen as many windows as it remembers, and an hour at least."""
     windows = [named.detector.windows for named in models]
     longest = max(WARM_WINDOWS * spec.stride_us + spec.length_us for spec in windows)
