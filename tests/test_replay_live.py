@@ -31,7 +31,7 @@ from stream_app.model_store.verbs import rollback, shadow
 from stream_app.replay.bundles import Named, _missing
 from stream_app.replay.merging import alerts_of
 from stream_app.replay.ranges import ALL_MS, Range
-from stream_app.replay.run import Order, Replayed, replay
+from stream_app.replay.run import AUTO, CHANGELOG, Order, Replayed, replay
 
 pytestmark = pytest.mark.kafka
 Said = dict[tuple[str, int], tuple[str, float, float]]  # by entity and end: bundle, score, threshold
@@ -95,9 +95,10 @@ def missed(fleet: Fleet) -> list[int]:
     return list(apart(ask))
 
 
-def replayed(fleet: Fleet, out: Path, span: Range, processes: int) -> Replayed:
-    order = Order(fleet.topic, ("live",), out, span, ALL_MS, fleet.folder / "worker-0.yaml", processes=processes)
-    return replay(order)
+def replayed(fleet: Fleet, out: Path, span: Range, processes: int, warm_up_ms: int | None = ALL_MS) -> Replayed:
+    state = AUTO if warm_up_ms is not None else CHANGELOG
+    config = fleet.folder / "worker-0.yaml"
+    return replay(Order(fleet.topic, ("live",), out, span, warm_up_ms, config, processes=processes, state=state))
 
 
 def live_scores(fleet: Fleet) -> Said:
@@ -164,6 +165,15 @@ def test_a_replay_of_live_says_what_was_said_across_swaps_and_out_of_a_shadow(fl
     places = sorted(later)
     assert [said[place][0] for place in places] == [later[place][0] for place in places]
     np.testing.assert_allclose(numbers(later, places), numbers(said, places), rtol=1e-6)
+
+    for second in (310, 450, 750):  # 2 is a shadow; it has gone live; 3 is about to
+        done = replayed(fleet, tmp_path / str(second), Range(start_ms=START_MS + 1000 * second), 1, None)
+        assert all(s.history is not None for s in done.plan.slices)
+        later = replayed_scores(tmp_path / str(second))
+        places = sorted(later)
+        assert {place for place in said if place[1] > 1000 * (START_MS + 1000 * (second + 60))} <= later.keys()
+        assert [said[place][0] for place in places] == [later[place][0] for place in places]
+        np.testing.assert_allclose(numbers(later, places), numbers(said, places), rtol=1e-6)
 
     replayed(fleet, tmp_path / "y", Range(), 2)
     for path in (path for path in (tmp_path / "x").rglob("*") if path.is_file() and path.name != "replay.json"):

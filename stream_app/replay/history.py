@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError
@@ -141,10 +142,13 @@ class Search:
     async def _past(self, consumer: AIOKafkaConsumer, tp: TopicPartition, begin: int) -> Past:
         """Raises _Refused where something of it is gone."""
         past, range_of = Past(begin), await bounds(consumer, [tp])
-        async with aclosing(batches_between(consumer, range_of)) as found:
-            async for batch in found:
-                if not past.take(batch):
-                    break
+        try:
+            async with aclosing(batches_between(consumer, range_of)) as found:
+                async for batch in found:
+                    if not past.take(batch):
+                        break
+        except TopicAuthorizationFailedError:
+            raise _Refused("it may not be read") from None
         if past.unstamped:
             raise _Refused("it holds states written by an earlier version, which did not say of which offset they are")
         first, end = range_of[tp]
