@@ -153,7 +153,7 @@ def lived(records: list, rng: np.random.Generator) -> tuple[Logged, int | None]:
     return kafka, wish if books is not None and books.successor == NEXT.digest else None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.data())
 def test_replay_law_the_changelog_gives_the_state_of_any_offset(seed: int, data: st.DataObject) -> None:
     """Crashes anywhere, a swap at any offset, any beginning of the range, and compaction up to where it may go."""
