@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.scenes import F32, F64, I32, I64, Scenes
+from models.scenes import F32, F64, I32, I64, Bool, Scenes
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Scored:
     frames: Frames
     carry: NDArray[np.void]  # [number of distinct entities] in the order of np.unique(scenes.entity)
     explain: Callable[[int], tuple[SensorPart, ...]]  # of window i, largest contribution first; computed when asked
+    left_out: Bool | None = None  # [w, sensor] not judged at the window's end, since it is stuck; None: never any
 
 
 class Detector(Protocol):

@@ -108,9 +108,11 @@ class SensorDetector:
             judged.parts[best[some]],
             seen.scored[last[some]],
         )
+        left_out = np.zeros((len(scenes), len(self.sensors)), bool)
+        left_out[some] = (view.heard & ~view.present)[ends[some]]
         cluster, membership, embedding = self._place(view, ends)
         told = self._explainer((seen, view), frames, judged, best)
-        return Scored(score, parts, cluster, membership, embedding, frames, carry, told)
+        return Scored(score, parts, cluster, membership, embedding, frames, carry, told, left_out)
 
     def _apart(self, data: tuple[Bins, Views], owner: I64, carry: NDArray[np.void]) -> Views:
         """The views without the sensors that are stuck, where they are; who does not rebuild sensors can't tell."""
@@ -194,7 +196,8 @@ class SensorDetector:
         i32, i64, f32, f64 = np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0)
         parts, width = np.empty((0, len(self.part_names)), np.float32), self.fitted.embedding.width
         embedding, frames = np.empty((0, width), np.float32), Frames(i32, i64, i64, f64)
-        return Scored(f64, parts, i32, f32, embedding, frames, carry, lambda _: ())
+        none = np.empty((0, len(self.sensors)), bool)
+        return Scored(f64, parts, i32, f32, embedding, frames, carry, lambda _: (), none)
 
 
 def initial_row(pace: levels.Pace, more: list[tuple[str, type, tuple[int, ...]]] | None = None) -> NDArray[np.void]:

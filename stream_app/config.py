@@ -62,7 +62,7 @@ class Alarms(Section):
     per: Literal["day", "week"] = "week"
     risk: float | None = Field(default=None, gt=0, lt=0.5)
     # Alerts for more than scores beyond the tail; they come on top of what is promised.
-    also: Annotated[tuple[Literal["noise", "drift", "silence"], ...], BeforeValidator(_listed)] = ()
+    also: Annotated[tuple[Literal["noise", "drift", "silence", "stuck"], ...], BeforeValidator(_listed)] = ()
 
     @model_validator(mode="after")
     def _one_way(self) -> Alarms:

@@ -95,7 +95,8 @@ def keep(scored: Scored, fine: Bool) -> Scored:
     finite = np.isfinite(frames.score)
     columns = {n: getattr(scored, n)[at] for n in COLUMNS}
     kept = Frames(frames.entity[finite], frames.start_us[finite], frames.end_us[finite], frames.score[finite])
-    return replace(scored, **columns, frames=kept, explain=lambda i: scored.explain(int(at[i])))
+    left_out = scored.left_out[at] if scored.left_out is not None else None
+    return replace(scored, **columns, frames=kept, explain=lambda i: scored.explain(int(at[i])), left_out=left_out)
 
 
 def join(parts: list[Scored]) -> Scored:
@@ -110,4 +111,5 @@ def join(parts: list[Scored]) -> Scored:
         return np.concatenate([getattr(p, name) for p in parts])
 
     frames = Frames(*(np.concatenate([getattr(p.frames, f.name) for p in parts]) for f in fields(Frames)))
-    return Scored(**{n: column(n) for n in (*COLUMNS, "carry")}, frames=frames, explain=explain)
+    left_out = column("left_out") if all(p.left_out is not None for p in parts) else None
+    return Scored(**{n: column(n) for n in (*COLUMNS, "carry")}, frames=frames, explain=explain, left_out=left_out)

@@ -90,4 +90,5 @@ def _part(scored: Scored, windows: slice, entities: slice) -> Scored:
         frames=Frames(*(getattr(frames, f.name)[at] for f in fields(Frames))),
         carry=scored.carry[entities],
         explain=lambda i: scored.explain(windows.start + i),
+        left_out=scored.left_out[windows] if scored.left_out is not None else None,
     )

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_detector import PlainDetector
+from plain_detector import CARRY, PlainDetector
 from test_pipeline import CONFIG, SHORT, batch, normal
 
 from models.detector import Scored
 from models.scenes import Scenes
+from models.stuck import STILL
 from stream_app.alerts.alert import Alert
 from stream_app.alerts.others import MEMBERSHIP
 from stream_app.config import Alarms, Config
@@ -37,6 +38,16 @@ class Behaviour(PlainDetector):
         scored = super().score(scenes, carry)
         membership = np.exp(-scored.score).astype(np.float32)
         return replace(scored, membership_probability=membership, cluster=np.where(scored.score > 2, -1, 0))
+
+
+class Sticking(Behaviour):
+    """Leaves out sensors of windows with a large mean: one, or both where it is larger still."""
+
+    carry_initial = np.zeros(1, [(name, CARRY.dtype[name]) for name in CARRY.dtype.names or ()] + [(STILL, np.int32)])
+
+    def score(self, scenes: Scenes, carry: np.ndarray) -> Scored:
+        mean = np.array([scenes.value[a:b].mean() for a, b in zip(scenes.first, scenes.last, strict=True)])
+        return replace(super().score(scenes, carry), left_out=mean.reshape(-1, 1) > np.array([1.0, 2.5]))
 
 
 KNOWING = Behaviour(windows=SHORT.windows, tail={MEMBERSHIP: np.array([0.5, 0.01])})
@@ -91,6 +102,36 @@ class Sparse(Behaviour):
 
     def score(self, scenes: Scenes, carry: np.ndarray) -> Scored:
         return replace(super().score(scenes, carry), cluster=np.where(scenes.last - scenes.first < 10, -1, 0))
+
+
+STUCK = Sticking(windows=SHORT.windows, tail=KNOWING.tail)
+
+
+def test_sensors_that_are_left_out_open_one_alert_that_names_them_until_they_are_back() -> None:
+    found = [a for a in said(RECORDS, config("stuck"), [], STUCK) if a.reason == "stuck"]
+    by_id: dict[str, list[Alert]] = {}
+    for alert in found:
+        by_id.setdefault(alert.alert_id, []).append(alert)
+    assert len(by_id) == 3, "one for each spell, the first too: no threshold is needed"
+    for messages in by_id.values():
+        assert [a.status for a in messages] == ["open", "update", "closed"]
+        assert [[s.sensor for s in a.sensors] for a in messages] == [["a"], ["a", "b"], ["a", "b"]]
+        assert [a.anomaly_score for a in messages] == [1.0, 2.0, 2.0]
+        assert [s.contribution for s in messages[1].sensors] == [0.5, 0.5]
+    alone = said(RECORDS, config(), [], STUCK)
+    assert [a for a in said(RECORDS, config("stuck"), [], STUCK) if a.reason == "tail"] == alone
+
+
+@settings(max_examples=10, deadline=None)
+@given(cuts=st.lists(st.integers(1, N - 1), max_size=5, unique=True))
+def test_stuck_sensors_are_told_alike_whatever_batches_and_restarts(cuts: list[int]) -> None:
+    every = config("noise", "silence", "stuck")
+    assert set(map(str, said(RECORDS, every, sorted(cuts), STUCK))) == set(map(str, said(RECORDS, every, [], STUCK)))
+
+
+def test_who_can_not_tell_what_is_stuck_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ConfigurationError, match=r"stuck needs a detector of several sensors .* train it again"):
+        said(RECORDS, config("stuck"), [])
 
 
 def test_an_entity_that_fell_silent_is_no_noise() -> None:

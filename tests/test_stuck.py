@@ -127,3 +127,18 @@ def test_bundles_without_limits_open_and_wrong_limits_are_refused() -> None:
         fitted = {**bundle.settings["fitted"], "still": wrong}
         with pytest.raises((ValueError, TypeError)):
             layout({**bundle.settings, "fitted": fitted})
+
+
+@pytest.mark.parametrize("kind", ["aligned", "multirate"])
+def test_who_is_left_out_is_told_for_as_long_as_it_sticks(kind: str) -> None:
+    known = detector(kind)
+    out = score(known, shown := sticking(kind, (1,))).left_out
+    assert out is not None
+    assert out.shape == (len(shown), len(known.sensors))
+    since_s = (shown.end_us - shown.t_us.min()) / SECOND - FROM_S
+    assert not out[:, [c for c in range(len(known.sensors)) if c != 1]].any()
+    assert not out[since_s < 0].any()
+    assert out[(since_s > 120) & (since_s < 190), 1].all()
+    moving = score(known, scenes(known, World(kind, 1, 100.0, seed=9).data())).left_out
+    assert moving is not None
+    assert not moving.any()

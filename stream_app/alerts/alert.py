@@ -15,7 +15,7 @@ from models.detector import Detector
 from models.scenes import I64
 
 Status = Literal["open", "update", "closed", "retracted"]
-Reason = Literal["tail", "noise", "drift", "silence", "classifier"]
+Reason = Literal["tail", "noise", "drift", "silence", "stuck", "classifier"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -26,7 +26,8 @@ from stream_app.threshold.judgement import Judged
 
 __all__ = ["INITIAL", "STAGE", "Alert", "Episodes", "Origin"]
 
-STAGE, NOISE_STAGE = "alerts", "noise"
+STAGE, NOISE_STAGE, STUCK_STAGE = "alerts", "noise", "stuck"
+_STAGE_OF: dict[Reason, str] = {"noise": NOISE_STAGE, "stuck": STUCK_STAGE}  # reasons with rows of their own
 SENSORS_KEPT = 5  # largest contributions; a reader looks at no more
 LONGER, WORSE = 4, 2.0  # update when an episode has become so many times as long, or as far above its threshold
 INITIAL = np.zeros(
@@ -94,7 +95,7 @@ class Episodes:
     ) -> None:
         """now: seconds since the epoch, for `published_at` alone."""
         self._origin, self._keys, self._now, self._reason = origin, keys, now, reason
-        self._stage = NOISE_STAGE if reason == "noise" else STAGE
+        self._stage = _STAGE_OF.get(reason, STAGE)
         self._index = {name: i for i, name in enumerate(origin.sensors)}
 
     def update(self, scenes: Scenes, scored: Scored, judged: Judged) -> list[Alert]:
