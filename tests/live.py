@@ -125,6 +125,7 @@ class Live:
     more: Mapping[str, Any] = field(default_factory=dict)  # sections of the configuration
     processes: list[WorkerProcess] = field(default_factory=list)
     detector: PlainDetector = DETECTOR  # what `expected` scores with
+    program: str = "plain_worker.py"
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +155,7 @@ class Live:
         n = len(self.processes)
         path = self.folder / f"worker-{n}.yaml"
         path.write_text(yaml.safe_dump(self.data(**worker)))
-        self.processes.append(WorkerProcess.start(path, self.folder / f"worker-{n}.log", options))
+        self.processes.append(WorkerProcess.start(path, self.folder / f"worker-{n}.log", (self.program, *options)))
         return self.processes[-1]
 
     def finish(self) -> None:
@@ -222,9 +223,11 @@ class WorkerProcess:
     log: Path
 
     @classmethod
-    def start(cls, config: Path, log: Path, options: tuple[str, ...]) -> WorkerProcess:
+    def start(cls, config: Path, log: Path, program: tuple[str, ...]) -> WorkerProcess:
+        """program: a file of this folder, and options."""
+        name, *options = program
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-        command = [sys.executable, str(ROOT / "tests" / "plain_worker.py"), str(config), *options]
+        command = [sys.executable, str(ROOT / "tests" / name), str(config), *options]
         with log.open("wb") as output:
             return cls(subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=log.parent), log)
 

@@ -11,13 +11,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
-from live import Live, apart, produce, stream
+from live import Live, Record, apart, produce, read_all, stream
 
 from stream_app.brokers.kafka.cluster import KafkaCluster
 from stream_app.live.topics import TopicShape, ensure_topics
@@ -28,6 +32,9 @@ PARTITIONS = 3
 # Small batches and a pause per batch: a run takes as long as the faults need to fall into it.
 UNHURRIED = {"max_poll_records": 300}
 SLOW = ("--slow", "0.1")
+# Without progress: two sessions of 6 s, where who is given the partition of a killed worker is killed as well, and what
+# it takes to start a worker on a busy machine. 7 to 13 s were seen; 80 with steps longer than the guests live.
+STILL_S = 30.0
 MOST_PER_S = 50  # connections tried by all clients of a worker while nobody takes them
 
 
@@ -90,10 +97,56 @@ def test_workers_that_join_and_leave_change_nothing(live: Live) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_a_storm_of_rebalances_changes_nothing(live: Live) -> None:
-    produce(live.bootstrap, live.topic, stream(4000, seed=3)[15_600:], PARTITIONS)
-    join_and_leave(live, times=20, seed=3)
+    with fed(live, stream(4000, seed=3)[15_600:]), standing_still(live) as longest_s:
+        join_and_leave(live, times=20, seed=3)
+    assert set(longest_s) == set(range(PARTITIONS))
+    assert max(longest_s.values()) < STILL_S, longest_s
     live.finish()
     live.check()
+
+
+@contextmanager
+def fed(live: Live, records: list[Record]) -> Iterator[None]:
+    """Records keep coming, some every second, so that on a partition without a worker some wait; then the rest."""
+    over = threading.Event()
+
+    def feed() -> None:
+        for at in range(0, len(records), 200):
+            produce(live.bootstrap, live.topic, records[at : at + 200], PARTITIONS)
+            over.wait(1)
+
+    with ThreadPoolExecutor(1) as thread:
+        feeding = thread.submit(feed)
+        try:
+            yield
+        finally:
+            over.set()
+            feeding.result()
+
+
+@contextmanager
+def standing_still(live: Live) -> Iterator[dict[int, float]]:
+    """For how long at most each partition made no progress, as its commits tell, while records waited."""
+    longest_s: dict[int, float] = {}
+    over = threading.Event()
+
+    def watch() -> None:
+        moved: dict[int, tuple[Any, float]] = {}
+        while not over.wait(0.5):
+            for partition in live.status():
+                at, now = partition["partition"], time.monotonic()
+                told = (partition["offset"], partition["accounting"])
+                if at not in moved or moved[at][0] != told or not partition["lag"]:
+                    moved[at] = told, now
+                longest_s[at] = max(longest_s.get(at, 0.0), now - moved[at][1])
+
+    with ThreadPoolExecutor(1) as thread:
+        watching = thread.submit(watch)
+        try:
+            yield longest_s
+        finally:
+            over.set()
+            watching.result()
 
 
 def join_and_leave(live: Live, times: int, seed: int) -> None:
@@ -126,6 +179,17 @@ def test_a_worker_paused_beyond_its_session_writes_nothing_when_it_wakes(live: L
     live.check()
 
 
+def test_a_wall_clock_that_steps_by_an_hour_changes_nothing(live: Live) -> None:
+    live.program = "stepped_worker.py"
+    worker = live.start(*SLOW)
+    live.wait_until(lambda: sum(p["lag"] for p in live.status()) == 0)
+    assert worker.terminate() == 0, worker.said()
+    said = sorted(orjson.loads(r.value)["published_at"] for r in read_all(live.bootstrap, f"{live.name}-alerts"))
+    assert moment(said[-1]) - moment(said[0]) > timedelta(hours=1), "its clock did step"
+    assert not any(event.get("event") == "fenced" for event in worker.events())
+    live.check()
+
+
 def test_sigterm_under_load_ends_in_order_and_loses_nothing(live: Live) -> None:
     worker = live.start(*SLOW)
     live.wait_until(worker.is_reading)
@@ -136,6 +200,10 @@ def test_sigterm_under_load_ends_in_order_and_loses_nothing(live: Live) -> None:
     assert 0 < so_far["samples_read"] < 15_600
     live.finish()
     live.check()
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 async def state_of(live: Live) -> str:
