@@ -236,8 +236,8 @@ def layout_of(spec: PipelineSpec) -> Layout:
     """What the packed state of an entity is made of: what belongs to the bundle apart from what outlives it."""
     if spec.detector is None:
         return Layout(windows.STAGE, (ABSORBED_STAGE,))
-    also = tuple(others.layouts(spec.config.alarms.also))
-    sections = Section((alerts.STAGE,)), Section(OWN_STAGES, spec.bundle), Section(also) if also else None
+    also = tuple(Section((stage,)) for stage in others.layouts(spec.config.alarms.also))
+    sections = Section((alerts.STAGE,)), Section(OWN_STAGES, spec.bundle), also
     return Layout(windows.STAGE, (ABSORBED_STAGE,), *sections)
 
 

@@ -53,11 +53,11 @@ class Layout:
     carried: tuple[str, ...]
     episodes: Section | None = None
     own: Section | None = None
-    also: Section | None = None  # episodes of other reasons
+    also: tuple[Section, ...] = ()  # episodes of other reasons, each for itself: what is asked for may change
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        return tuple(section for section in (self.episodes, self.own, self.also) if section is not None)
+        return tuple(section for section in (self.episodes, self.own, *self.also) if section is not None)
 
 
 @dataclass(frozen=True)

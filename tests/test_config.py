@@ -55,7 +55,10 @@ CONFIGURATIONS = st.fixed_dictionaries(
             max_ahead=DURATIONS,
             max_behind=DURATIONS,
         ),
-        "alarms": some(risk=st.floats(1e-9, 0.4), also=st.lists(st.sampled_from(["noise", "drift"]), max_size=2)),
+        "alarms": some(
+            risk=st.floats(1e-9, 0.4),
+            also=st.lists(st.sampled_from(["noise", "drift", "silence", "stuck"]), max_size=4),
+        ),
         "worker": some(
             session_timeout=SOME_TIME, checkpoint=SOME_TIME, stuck_after=SOME_TIME, grace=DURATIONS, http_port=st.none()
         ),

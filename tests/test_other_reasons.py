@@ -129,6 +129,18 @@ def test_stuck_sensors_are_told_alike_whatever_batches_and_restarts(cuts: list[i
     assert set(map(str, said(RECORDS, every, sorted(cuts), STUCK))) == set(map(str, said(RECORDS, every, [], STUCK)))
 
 
+def test_what_is_open_stays_open_where_another_reason_is_asked_for_as_well() -> None:
+    store: dict[bytes, bytes] = {}
+    first = Pipeline(PipelineSpec(config("stuck"), STUCK, "s", store=store))
+    said = list(first.step(batch(RECORDS[:915], 0)).alerts)
+    assert said[-1].status in ("open", "update")
+    point = first.checkpoint()
+    then = Pipeline(PipelineSpec(config("silence", "noise", "stuck"), STUCK, "s", store=store))
+    then.restore(point.offset, point.metadata)
+    said = list(then.step(batch(RECORDS[point.offset : 1_000], point.offset)).alerts)
+    assert [alert.status for alert in said if alert.reason == "stuck"] == ["update", "closed"]
+
+
 def test_who_can_not_tell_what_is_stuck_is_refused_in_a_sentence() -> None:
     with pytest.raises(ConfigurationError, match=r"stuck needs a detector of several sensors .* train it again"):
         said(RECORDS, config("stuck"), [])
