@@ -37,7 +37,8 @@ def is_stale(log: list[Written], at: int) -> bool:
     return any(mine < began[one.stamp.writer] for one in log[:at])
 
 
-def compacted(log: list[Written], end: int) -> list[int]:
-    """The offsets that are left when Kafka's cleaner has worked on all below `end`."""
+def compacted(log: list[Written], end: int, swapped: int | None = None) -> list[int]:
+    """The offsets that are left when Kafka's cleaner has looked at all below `end`; it has come as far as `swapped`."""
     newest = {one.key: i for i, one in enumerate(log[:end])}
-    return [i for i, one in enumerate(log) if i >= end or newest[one.key] == i]
+    swapped = end if swapped is None else swapped
+    return [i for i, one in enumerate(log) if i >= swapped or newest[one.key] == i]

@@ -7,6 +7,7 @@ warm-up                     wwwww|---------------|   knows too little
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,6 +31,8 @@ from stream_app.errors import ConfigurationError
 from stream_app.live.preflight import changelog_topic
 from stream_app.live.topics import TopicShape, create_topics, ensure_topics
 from stream_app.replay.bundles import Named
+from stream_app.replay.finding import Plan, find
+from stream_app.replay.history import Search
 from stream_app.replay.merging import alerts_of
 from stream_app.replay.ranges import Range
 from stream_app.replay.run import CHANGELOG, Order, Replayed, replay_here
@@ -37,7 +40,6 @@ from stream_app.stamps import Stamp
 
 pytestmark = pytest.mark.kafka
 PARTITIONS, SECONDS = 3, 1000
-DAY = {"min.compaction.lag.ms": str(86_400_000)}
 
 
 def prepared(kafka: KafkaCluster, name: str, folder: Path) -> Live:
@@ -126,14 +128,18 @@ def test_a_warm_up_alone_would_say_something_else_and_two_replays_say_the_same(l
     assert not done.plan.notes
 
 
-def copied(live: Live, group: str, settings: dict[str, str], *, holes: bool = False, stamped: bool = True) -> Config:
-    """The changelog of another group, with the same records, after offsets without one or without their headers."""
+def copied(live: Live, group: str, settings: dict[str, str], **how: bool) -> Config:
+    """The changelog of another group. `stamped`: with its headers; `holes`: after offsets without a record;
+    `newest`: of each session the newest record alone."""
     config = live.config().model_copy(update={"group": group})
     source, target = (changelog_topic(of, live.topic) for of in (live.config(), config))
     ensure_topics(live.bootstrap, {target: TopicShape(PARTITIONS, compacted=True, settings=settings)})
-    if holes:
+    if how.get("holes"):
         hole(live, target)
-    append(live, target, read_all(live.bootstrap, source), stamped=stamped)
+    records = read_all(live.bootstrap, source)
+    if how.get("newest"):
+        records = list({(record.partition, record.key): record for record in records}.values())
+    append(live, target, records, stamped=how.get("stamped", True))
     return config
 
 
@@ -162,18 +168,32 @@ def append(live: Live, changelog: str, records: list[Any], *, stamped: bool) -> 
     apart(send)
 
 
-def test_what_compaction_may_have_removed_is_not_relied_on_unless_the_topic_keeps_it(
+def test_what_compaction_has_left_is_relied_on_where_it_is_all_that_is_needed(
     live: Live, tmp_path: Path, unique_name: Callable[[str], str]
 ) -> None:
-    compacted, kept = (copied(live, unique_name(name), of, holes=True) for name, of in (("c", {}), ("k", DAY)))
-    with pytest.raises(ConfigurationError, match=r"does not give the live state: compaction may have removed"):
-        replayed(live, 800, tmp_path / "refused", group=compacted.group)
-    done = replayed(live, 800, tmp_path / "auto", state="auto", group=compacted.group)
+    gone = copied(live, unique_name("gone"), {}, holes=True, newest=True)
+    forgetful = copied(live, unique_name("forgetful"), {"delete.retention.ms": "0"}, holes=True)
+    for config in (gone, forgetful):
+        with pytest.raises(ConfigurationError, match=r"does not give the live state: compaction may have removed"):
+            searched(live, config)
+    for settings in ({}, {"delete.retention.ms": "0", "min.compaction.lag.ms": "86400000"}):
+        plan = searched(live, copied(live, unique_name(f"left-{len(settings)}"), settings, holes=True))
+        assert [s.history.states for s in plan.slices if s.history] == [2, 2, 2]
+        assert plan.exact
+    done = replayed(live, 800, tmp_path / "auto", state="auto", group=gone.group)
     assert all(s.warm_up == 0 for s in done.plan.slices)
     assert not done.plan.notes, "the warm-up has read everything, and is as good"
-    done = replayed(live, 800, tmp_path / "kept", group=kept.group)
-    assert all(s.history is not None for s in done.plan.slices)
-    assert apart_from(scores(tmp_path / "kept"), live_scores(live)) < 1e-6
+
+
+def searched(live: Live, config: Config) -> Plan:
+    """From the middle of the stream on."""
+    named = Named.of("a", "plain", Path("plain"), DETECTOR)
+
+    async def search() -> Plan:
+        plan = await find(config, live.topic, Range(start_ms=START_MS + 500 * SECONDS), 0)
+        return await Search(config, (named,), None).remembered(plan, must=True)
+
+    return asyncio.run(search())
 
 
 def test_why_the_changelog_gives_no_state_is_said(

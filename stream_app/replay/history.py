@@ -6,8 +6,12 @@ while it reads a changelog, what a worker does: the newest state of each session
 A changelog is read from its beginning to the first record that knows of the range (`Past`). What was written by then is
 what a worker would have found that had been started there; it reads on from the offset then committed, and so does the
 replay. That holds only where nothing of it is gone: compaction removes a state for the sake of a newer one, which may
-lie behind. It has not where no offset is missing, or where the topic's min.compaction.lag.ms has kept it from records
-as old as the first that lies behind.
+lie behind. What is needed is there
+
+    where no offset is missing;
+    where every session told of behind is known before, or began later: of a session the older states go first, so one
+    that is left is the newest of then, and tombstones stay for delete.retention.ms;
+    where the topic's min.compaction.lag.ms has kept compaction from records as old as the first that lies behind.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
+from stream_app.checkpoint import split_key
 from stream_app.config import Config
 from stream_app.errors import ConfigurationError
 from stream_app.judging import PipelineSpec, layout_of, layouts
@@ -49,26 +54,32 @@ class Past:
         self.reach = 0  # of all states; a worker that starts again writes with less than the one before it
         self.newest: list[bytes] = []  # states of the last checkpoint that wrote any
         self.doubtful: set[bytes] = set()  # states by who had lost the partition, over those of who had it
+        self.n, self.end = 0, 0  # records of then, and the offset behind them
         self.whole = True  # no offset is missing
         self.unstamped = False  # there is a record by an earlier version: nobody knows when it was written
-        self.beyond_us: int | None = None  # when the first record was written that is not taken any more
-        self._begin, self._next = begin, 0
+        self.beyond_us: int | None = None  # when the first record was written that is not of then
+        self.missed = False  # a later record is of a session that began before `begin`, and of which no state is known
+        self._begin = begin
         self._checkpoint: tuple[bytes, int] | None = None
         self._former: set[bytes] = set()
 
     def take(self, batch: RawBatch) -> bool:
-        """Takes the next records; gives whether to go on."""
+        """Takes the next records; gives whether there is more to be known."""
         rows = zip(
             batch.keys, batch.values, batch.offsets.tolist(), batch.clock_us.tolist(), batch.headers, strict=True
         )
         for key, value, offset, written_us, headers in rows:
-            self.whole, self._next = self.whole and offset == self._next, offset + 1
-            stamp = Stamp.of(headers)
-            self.unstamped |= stamp is None
-            if stamp is None or stamp.reach > self._begin:
-                self.beyond_us = written_us
+            if self.beyond_us is None:
+                self.whole &= offset == self.end
+                stamp = Stamp.of(headers)
+                if stamp is not None and stamp.reach <= self._begin:
+                    self._put(key or b"", value, stamp)
+                    self.n, self.end = self.n + 1, offset + 1
+                    continue
+                self.beyond_us, self.unstamped = written_us, stamp is None
+            if self.whole or self.unstamped or self.missed:
                 return False
-            self._put(key or b"", value, stamp)
+            self.missed = key not in self.states and _began(key) < self._begin
         return True
 
     def _put(self, session: bytes, state: bytes | None, stamp: Stamp) -> None:
@@ -154,18 +165,24 @@ class Search:
         first, end = range_of[tp]
         if first > 0:
             raise _Refused("its first records were deleted")
-        if past.beyond_us is not None:
-            whole = past.whole or self._is_kept(tp.topic, past.beyond_us)
-        else:  # all is from before the range, and stands for what is gone
-            whole = past.whole or (await consumer.end_offsets([tp]))[tp] == end
-        if not whole:
+        if not (past.whole or await self._is_enough(consumer, tp, past, end)):
             raise _Refused("compaction may have removed states of then; min.compaction.lag.ms of the topic keeps them")
         return past
 
-    def _is_kept(self, changelog: str, written_us: int) -> bool:
-        """Whether nothing has been removed for the sake of a record written then, or later."""
-        lag_ms = setting(self.config, changelog, "min.compaction.lag.ms")
-        return time.time() * 1000 - written_us / 1000 + _CLOCKS_APART_MS < int(lag_ms or 0)
+    async def _is_enough(self, consumer: AIOKafkaConsumer, tp: TopicPartition, past: Past, end: int) -> bool:
+        """Whether what compaction has left is all that is needed; `end`: of the changelog when it was read."""
+        if past.beyond_us is None:  # all is of then, and stands for what is gone
+            return bool((await consumer.end_offsets([tp]))[tp] == end)
+        if self._is_younger(past.beyond_us, tp.topic, "min.compaction.lag.ms"):
+            return True
+        if past.missed or not self._is_younger(past.beyond_us, tp.topic, "delete.retention.ms"):
+            return False
+        again = batches_between(consumer, {tp: (0, past.end)})
+        return sum([len(batch) async for batch in again]) == past.n  # otherwise it was at work while we read
+
+    def _is_younger(self, written_us: int, changelog: str, setting_ms: str) -> bool:
+        age_ms = time.time() * 1000 - written_us / 1000 + _CLOCKS_APART_MS
+        return age_ms < int(setting(self.config, changelog, setting_ms) or 0)
 
     def _must_fit(self, past: Past, last: Stamp, named: Named, s: Slice) -> None:
         """Raises _Refused where the model can't go on from these states."""
@@ -183,6 +200,14 @@ class Search:
         used = named.within(s.partition, past.reach, s.end)
         if last.missed and any(one.shadow and one.path and one.at == past.reach for one in used):
             raise _Refused(f"a version that goes live in the range had {last.missed:,} windows to judge yet")
+
+
+def _began(session: bytes | None) -> int:
+    """The offset of its first record."""
+    try:
+        return split_key(session or b"")[1]
+    except ValueError:  # none of ours
+        return -1
 
 
 class _Refused(Exception):
