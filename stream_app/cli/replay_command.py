@@ -5,7 +5,6 @@ In: arguments. Out: as `stream_app.cli.root` says. Remembers: nothing.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,7 +128,12 @@ def _show_plan(order: Order, as_json: bool) -> None:
     from stream_app.replay import run
 
     plan = run.dry_run(order)
-    table = [asdict(s) | {"records": s.records, "warm_up_records": s.begin - s.warm_up} for s in plan.slices]
+    table = [
+        {"partition": s.partition, "warm_up": s.warm_up, "begin": s.begin, "end": s.end}
+        | {"records": s.records, "warm_up_records": s.begin - s.warm_up}
+        | {"state": run.CHANGELOG if s.history else run.WARM_UP}
+        for s in plan.slices
+    ]
     rows(table, plan.as_dict() | {"records": plan.records, "warm_up_records": plan.warm_up_records}, as_json)
     for line in plan.notes:
         note(line)

@@ -122,7 +122,7 @@ class Search:
                     continue  # nothing is asked for, or the topic's first record is read
                 try:
                     if s.partition >= there.get(changelog, 0):
-                        raise _Refused("there is no such topic")
+                        raise _Refused("there is no such topic; --config names the detector and its group")
                     slices[i] = await self._slice(consumer, s, plan.topic, changelog)
                 except _Refused as problem:
                     refused[str(problem)].append(s.partition)
