@@ -109,13 +109,13 @@ def without(known: Reconstruction, sensor: int, gone: Bool) -> F64:
     return weights
 
 
-def fit(x: F32, y: F32) -> tuple[F64, F64]:
-    """Q [features, features] and B [features, c] of features [n, features] and sensors [n, c]."""
-    x = np.asarray(x, np.float64)
-    gram = x.T @ x + RIDGE * len(x) * np.eye(x.shape[1])
+def fit(x: F32, y: F32, weight: F64) -> tuple[F64, F64]:
+    """Q [features, features] and B [features, c] of frames' features [n, features], sensors [n, c] and weights [n]."""
+    weighted = np.asarray(x, np.float64).T * weight
+    gram = weighted @ x + RIDGE * len(x) * np.eye(x.shape[1])
     inverse = np.linalg.inv(gram)
     inverse = (inverse + inverse.T) / 2
-    return inverse, inverse @ (x.T @ np.asarray(y, np.float64))
+    return inverse, inverse @ (weighted @ np.asarray(y, np.float64))
 
 
 def expected(known: Reconstruction, table: Table, at: I64, present: Bool) -> F32:

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.trimming import BEFORE, spread, strange
+from models.reconstruct import fit
+from training.trimming import BEFORE, FLOOR, MOST, STRANGEST, spread, strange, usual, weights
 
 
 def scores(n: int = 4000, seed: int = 0) -> np.ndarray:
@@ -45,6 +46,42 @@ def test_a_silent_part_says_nothing() -> None:
     held[:5] = np.nan
     assert not strange(held).any()
     assert not strange(np.empty((0, 3))).any()
+
+
+def test_frames_that_others_cannot_explain_teach_little() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4000, 1))
+    y = 2 * x + rng.normal(0, 0.1, x.shape)
+    even = np.ones(len(x))
+    clean = fit(x, y, even)[1]
+    y[1000:1200] = -2 * x[1000:1200]  # a twentieth, in one piece
+    plain = fit(x, y, even)[1]
+    weight = weights(((y - x @ plain) ** 2)[:, 0])
+    assert weight[1000:1200].mean() < 0.1
+    assert np.delete(weight, slice(990, 1210)).mean() > 0.95
+    assert abs(fit(x, y, weight)[1] - clean) < 0.03 < abs(plain - clean)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=20, max_size=60), st.floats(1e-3, 1e3))
+def test_weights_stay_within_bounds_whatever_the_unit_of_the_errors(errors: list[float], unit: float) -> None:
+    error = np.array(errors) + 1e-3
+    weight = weights(error)
+    assert ((weight >= FLOOR) & (weight <= 1)).all()
+    assert (weight < 1).mean() <= MOST + 1 / len(error)
+    np.testing.assert_allclose(weights(error * unit), weight, rtol=1e-6)
+
+
+def test_data_that_are_explained_to_the_last_digit_teach_in_full() -> None:
+    assert (weights(np.zeros(100)) == 1).all()
+
+
+def test_a_twentieth_has_no_say_in_the_unit_and_it_is_the_strangest_in_all_parts_together() -> None:
+    held = scores()
+    held[500:700] *= 30  # a twentieth of the frames, in one piece
+    held[:, 2] = np.nan  # a silent part has no say
+    held[:5] = np.nan
+    assert usual(held).mean() == 1 - STRANGEST
+    assert not usual(held)[510:690].any()
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 6), st.integers(0, 1)), max_size=40), st.integers(0, 10))

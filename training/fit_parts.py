@@ -19,8 +19,11 @@ from models.rates import BINS
 from models.scenes import F32, F64, I64, Bool
 from training.fit_networks import as_new, learned_frames
 from training.frames import Frames, learnable, spread
+from training.trimming import weights
 
 REFERENCES = 2_000
+ROUNDS = 3  # of weighing the frames for the regression
+LEAST = 0.65  # of a sensor's error in all frames: what its error in the usual ones counts for at least
 RMS_MIN = 1e-3  # of a fusion head, in scaled units: a sensor that never moves is told exactly
 
 
@@ -112,19 +115,32 @@ def _residual(frames: Frames, _: Networks, __: str) -> FittedPart:
 
 
 def _reconstruction(frames: Frames, _: Networks, __: str) -> FittedPart:
+    """Where there are plenty of frames, those teach little that the round before could not explain."""
     table, grid = frames.views.table, frames.look.grid
     inputs = ridge.Inputs.of(table.mean.shape[1], grid.per_bin, grid.spread)
     x, y = ridge.features(table, frames.at, inputs), table.mean[frames.at]
-    present = frames.views.present[frames.at]
-    gap = np.zeros(y.shape)
-    for learn, judge in frames.folds(2 * inputs.reach + 1):
-        known = ridge.Reconstruction(inputs, *ridge.fit(x[learn], y[learn]), np.ones(y.shape[1]))
-        for pattern, rows in patterns(present[judge]):
-            gap[judge[rows]] = y[judge[rows]] - x[judge[rows]] @ known.weights(pattern)
-    gap = np.where(present, gap, 0)
-    rms = np.sqrt((gap**2).sum(0) / np.maximum(present.sum(0), 1))
-    held = ((gap / (rms + ridge.FLOOR)) ** 2).sum(1) / np.maximum(present.sum(1), 1)
-    return FittedPart(ReconstructionPart(ridge.Reconstruction(inputs, *ridge.fit(x, y), rms)), held)
+    present, folds = frames.views.present[frames.at], frames.folds(2 * inputs.reach + 1)
+    weight, rounds = np.ones(len(y)), ROUNDS if frames.plenty else 0
+    for left in range(rounds, -1, -1):
+        gap = np.zeros(y.shape)
+        for learn, judge in folds:
+            known = ridge.Reconstruction(inputs, *ridge.fit(x[learn], y[learn], weight[learn]), np.ones(y.shape[1]))
+            for pattern, rows in patterns(present[judge]):
+                gap[judge[rows]] = y[judge[rows]] - x[judge[rows]] @ known.weights(pattern)
+        rms = _usual_error(np.where(present, gap, 0), present, weight)
+        held = (np.where(present, gap / (rms + ridge.FLOOR), 0) ** 2).sum(1) / np.maximum(present.sum(1), 1)
+        if left:
+            weight = weights(held)
+    return FittedPart(ReconstructionPart(ridge.Reconstruction(inputs, *ridge.fit(x, y, weight), rms)), held)
+
+
+def _usual_error(gap: F64, present: Bool, weight: F64) -> F64:
+    """Root mean square per sensor of weighted frames; no less than a part of that of all, or a sensor that moves in
+    strange frames only would drown the rest. gap: [n, c], zero where the sensor is not present."""
+    trusted = weight[:, None] * present
+    usual, whole = ((gap**2 * w).sum(0) / np.maximum(w.sum(0), 1) for w in (trusted, present))
+    rms: F64 = np.sqrt(np.maximum(usual, LEAST**2 * whole))
+    return rms
 
 
 _FITS: dict[str, Callable[[Frames, Networks, str], FittedPart]] = {

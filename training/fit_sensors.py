@@ -43,7 +43,7 @@ from training.paces import own_pace, pace_of
 from training.ranks import ALONE, Ranks
 from training.rehearsal import Sample, rehearsed, sample_of
 from training.sensor_report import lines, sensor_report
-from training.trimming import spread, strange
+from training.trimming import ENOUGH, spread, strange, usual
 
 # Live frames to learn from. On three sensors, faults were told from the rest with an AUC of .55 after 30 frames, .77
 # after 75, .92 after 100, .999 after 150; alarms kept their rate throughout.
@@ -51,6 +51,7 @@ FRAMES_MIN = 100
 FRAMES_MAX = 60_000  # learned from; of more, blocks spread evenly over the data
 GOLDEN_WINDOWS = 24
 WEEK_US = 604_800_000_000
+UNIT_LEAST = 0.25  # of the unit over all frames
 EVENTS_MIN = 10  # of held-out windows beyond the default risk: a rarer one could not be calibrated
 RISK_MAX = 0.01
 STRANGE = "strange"  # why windows are left out that no interval covers
@@ -111,7 +112,7 @@ def fit(data: Dataset, how: SensorTraining) -> Trained:
     if how.trim:
         learned, left_out[STRANGE] = _trimmed(learned, how)
     frames, trained, parts, held = learned.frames, learned.trained, learned.parts, learned.held
-    unit = quantile_scale(held)
+    unit = _unit(held, frames)
     pace = pace_of(held / unit, frames)
     ratio = np.where(np.isnan(held), pace.start, held / unit)
     embedding, embedded = _embedding(frames, parts)
@@ -158,6 +159,15 @@ def _learn(frames: Frames) -> _Learned:
     frames, trained = fit_networks(frames)
     parts = fit_parts(frames, trained.networks)
     return _Learned(frames, trained, parts, np.stack([part.held_out for part in parts.values()], 1))
+
+
+def _unit(held: F64, frames: Frames) -> F64:
+    """What is one in each part's ratio. Of plenty of frames the strangest have no say, or the part that tells anomalies
+    in the training data best would count for least; never far below that of all: an error may be rare by its nature."""
+    whole = quantile_scale(held)
+    if frames.single or not frames.plenty:
+        return whole
+    return np.maximum(quantile_scale(held[usual(held)]), UNIT_LEAST * whole)
 
 
 def _trimmed(first: _Learned, how: SensorTraining) -> tuple[_Learned, int]:
@@ -208,7 +218,8 @@ def _frames(table: Bins, seen: Look, scaling: Scaling, how: SensorTraining) -> t
     moments = Moments(std.mean(0), _above(std.std(0)), slope.mean(0), _above(slope.std(0)))
     full = replace(scaling, moments=moments)
     own = (how.seed, how.recipe, how.device, how.ranks)
-    return Frames(views(table, moments), at, entity.astype(np.int64), seen, *own), full
+    frames = Frames(views(table, moments), at, entity.astype(np.int64), seen, *own)
+    return replace(frames, plenty=len(at) >= ENOUGH), full
 
 
 def _above(scale: F64) -> F64:

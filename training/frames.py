@@ -35,6 +35,7 @@ class Frames:
     ranks: Ranks = ALONE
     start: Networks | None = None  # to go on from
     steps_max: int | None = None  # of each network's training; None: as many as are of use
+    plenty: bool = False  # so many frames that the strangest need not be believed
 
     @property
     def single(self) -> bool:
