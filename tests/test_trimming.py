@@ -56,7 +56,7 @@ def test_frames_that_others_cannot_explain_teach_little() -> None:
     clean = fit(x, y, even)[1]
     y[1000:1200] = -2 * x[1000:1200]  # a twentieth, in one piece
     plain = fit(x, y, even)[1]
-    weight = weights(((y - x @ plain) ** 2)[:, 0])
+    weight = weights(((y - x @ plain) ** 2)[:, 0], np.zeros(len(x), np.int64))
     assert weight[1000:1200].mean() < 0.1
     assert np.delete(weight, slice(990, 1210)).mean() > 0.95
     assert abs(fit(x, y, weight)[1] - clean) < 0.03 < abs(plain - clean)
@@ -64,15 +64,22 @@ def test_frames_that_others_cannot_explain_teach_little() -> None:
 
 @given(st.lists(st.floats(0, 1e6), min_size=20, max_size=60), st.floats(1e-3, 1e3))
 def test_weights_stay_within_bounds_whatever_the_unit_of_the_errors(errors: list[float], unit: float) -> None:
-    error = np.array(errors) + 1e-3
-    weight = weights(error)
+    error, entity = np.array(errors) + 1e-3, np.arange(len(errors)) // 15
+    weight = weights(error, entity)
     assert ((weight >= FLOOR) & (weight <= 1)).all()
     assert (weight < 1).mean() <= MOST + 1 / len(error)
-    np.testing.assert_allclose(weights(error * unit), weight, rtol=1e-6)
+    np.testing.assert_allclose(weights(error * unit, entity), weight, rtol=1e-6)
 
 
 def test_data_that_are_explained_to_the_last_digit_teach_in_full() -> None:
-    assert (weights(np.zeros(100)) == 1).all()
+    assert (weights(np.zeros(100), np.zeros(100, np.int64)) == 1).all()
+
+
+def test_an_entity_that_is_unlike_the_others_throughout_teaches_in_full() -> None:
+    held, entity = scores(), np.repeat(np.arange(40), 100)
+    held[entity == 7] *= 50
+    assert weights(held[:, 0], entity)[entity == 7].mean() > 0.95
+    assert usual(held, entity)[entity == 7].mean() > 0.8
 
 
 def test_a_twentieth_has_no_say_in_the_unit_and_it_is_the_strangest_in_all_parts_together() -> None:
@@ -80,8 +87,9 @@ def test_a_twentieth_has_no_say_in_the_unit_and_it_is_the_strangest_in_all_parts
     held[500:700] *= 30  # a twentieth of the frames, in one piece
     held[:, 2] = np.nan  # a silent part has no say
     held[:5] = np.nan
-    assert usual(held).mean() == 1 - STRANGEST
-    assert not usual(held)[510:690].any()
+    found = usual(held, np.zeros(len(held), np.int64))
+    assert found.mean() == 1 - STRANGEST
+    assert not found[510:690].any()
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 6), st.integers(0, 1)), max_size=40), st.integers(0, 10))

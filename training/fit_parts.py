@@ -130,7 +130,7 @@ def _reconstruction(frames: Frames, _: Networks, __: str) -> FittedPart:
         rms = _usual_error(np.where(present, gap, 0), present, weight)
         held = (np.where(present, gap / (rms + ridge.FLOOR), 0) ** 2).sum(1) / np.maximum(present.sum(1), 1)
         if left:
-            weight = weights(held)
+            weight = weights(held, frames.entity)
     return FittedPart(ReconstructionPart(ridge.Reconstruction(inputs, *ridge.fit(x, y, weight), rms)), held)
 
 

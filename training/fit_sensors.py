@@ -167,7 +167,7 @@ def _unit(held: F64, frames: Frames) -> F64:
     whole = quantile_scale(held)
     if frames.single or not frames.plenty:
         return whole
-    return np.maximum(quantile_scale(held[usual(held)]), UNIT_LEAST * whole)
+    return np.maximum(quantile_scale(held[usual(held, frames.entity)]), UNIT_LEAST * whole)
 
 
 def _trimmed(first: _Learned, how: SensorTraining) -> tuple[_Learned, int]:
@@ -219,7 +219,7 @@ def _frames(table: Bins, seen: Look, scaling: Scaling, how: SensorTraining) -> t
     full = replace(scaling, moments=moments)
     own = (how.seed, how.recipe, how.device, how.ranks)
     frames = Frames(views(table, moments), at, entity.astype(np.int64), seen, *own)
-    return replace(frames, plenty=len(at) >= ENOUGH), full
+    return replace(frames, plenty=len(at) >= ENOUGH * seen.grid.per_bin), full
 
 
 def _above(scale: F64) -> F64:

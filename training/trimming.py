@@ -23,7 +23,7 @@ TRUSTED = 1.3  # middle errors up to which a frame teaches in full
 FLOOR = 0.02  # of a frame's weight: what nothing contradicts is learned all the same
 NEAR, WIDELY = 5, 15  # frames whose mean decides: a single one may be chance
 STRANGEST = 0.05  # share of the frames that have no say in a part's unit
-ENOUGH = 4_000  # frames: of fewer, the strangest are all that is known of what is normal and rare
+ENOUGH = 4_000  # bins, which frames may share: of fewer, the strangest are all that is known of what is normal and rare
 BEFORE = 3  # frames: smoothing and bins find an anomaly late
 
 
@@ -40,24 +40,32 @@ def strange(held: F64) -> Bool:
     return found if found.mean() >= FEWEST else np.zeros(len(far), bool)
 
 
-def weights(error: F64) -> F64:
+def weights(error: F64, entity: I64) -> F64:
     """How much each frame shall teach, by the mean squares of its error, held out: 1 as a rule, the less the more its
-    neighbourhood's error stands out from the middle one. [n]"""
+    neighbourhood's error stands out from its entity's middle one. [n]"""
     far = np.sqrt(_near(error, NEAR))
-    far /= max(float(np.median(far)), 1e-12)
+    far /= np.maximum(_middle(far, entity), 1e-12)
     limit = max(TRUSTED, float(np.quantile(far, 1 - MOST)))
     found: F64 = np.maximum(np.minimum(1, limit / np.maximum(far, 1e-12)) ** 3, FLOOR)
     return found
 
 
-def usual(held: F64) -> Bool:
-    """All frames but the strangest twentieth by all parts together, smoothed. held: [n, part], NaN where silent. [n]"""
+def usual(held: F64, entity: I64) -> Bool:
+    """All frames but the strangest twentieth by all parts together, smoothed, as their entity is. held: [n, part], NaN
+    where silent. [n]"""
     log = np.log(np.maximum(held, 1e-12))
     log = log[:, np.isfinite(log).any(0)]
     above = log - np.nanmedian(log, 0)
     far = _near(np.nansum(above, 1) / np.maximum(np.isfinite(above).sum(1), 1), WIDELY)
+    far -= _middle(far, entity)
     found: Bool = far <= np.quantile(far, 1 - STRANGEST)
     return found
+
+
+def _middle(x: F64, entity: I64) -> F64:
+    """Of each frame's entity. [n]"""
+    kinds, owner = np.unique(entity, return_inverse=True)
+    return np.array([np.median(x[owner == i]) for i in range(len(kinds))])[owner]
 
 
 def _near(x: F64, n: int) -> F64:
