@@ -185,7 +185,7 @@ def test_a_wall_clock_that_steps_by_an_hour_changes_nothing(live: Live) -> None:
     live.wait_until(lambda: sum(p["lag"] for p in live.status()) == 0)
     assert worker.terminate() == 0, worker.said()
     said = sorted(orjson.loads(r.value)["published_at"] for r in read_all(live.bootstrap, f"{live.name}-alerts"))
-    assert moment(said[-1]) - moment(said[0]) > timedelta(hours=1), "its clock did step"
+    assert moment(said[-1]) - moment(said[0]) > timedelta(minutes=30), "its clock did step"
     assert not any(event.get("event") == "fenced" for event in worker.events())
     live.check()
 
